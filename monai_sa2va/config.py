@@ -1,0 +1,191 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The geometry of a Sa2VA: plain data, free of torch, from which the network and the transforms are built."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from monai_sa2va.errors import ConfigError
+
+__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig"]
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """InternViT, the MLLM's vision tower.
+
+    Attributes:
+        image_size: side of one square tile, pixels.
+        patch_size: side of one patch, pixels.
+        norm_type: ``"layer_norm"`` or ``"rms_norm"`` (InternViT-6B).
+        qk_norm: whether queries and keys are normalised (InternViT-6B).
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    image_size: int = 448
+    patch_size: int = 14
+    norm_type: str = "layer_norm"
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    layer_norm_eps: float = 1e-6
+    layer_scale_init: float = 0.1
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The language model, a decoder-only transformer of transformers' own ``model_type``.
+
+    Attributes:
+        model_type: ``"qwen2"``, or ``"llama"`` for InternLM2 weights.
+        vocab_size: the tokenizer's length, added tokens included.
+        rope_scaling: as transformers names it, e.g. ``{"rope_type": "dynamic", "factor": 2.0}``.
+    """
+
+    model_type: str
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+    max_position_embeddings: int = 32768
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+    rope_scaling: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class GroundingConfig:
+    """SAM2's geometry; the defaults are hiera-L, which every official Sa2VA checkpoint has.
+
+    Attributes:
+        image_size: side S of the square image SAM2 sees, pixels; mask logits have S/4.
+        hidden_dim: width of the neck and of the mask decoder, and of the language token.
+        mem_dim: width of a memory.
+        feedforward_dim: width of the feed-forward layers of the mask decoder.
+        round_constants_to_bf16: whether mean and standard deviation of the image are rounded to bfloat16 first,
+            as the reference's inference does.
+    """
+
+    image_size: int = 1024
+    hidden_dim: int = 256
+    mem_dim: int = 64
+    embed_dim: int = 144
+    num_heads: int = 2
+    stages: tuple[int, ...] = (2, 6, 36, 4)
+    global_att_blocks: tuple[int, ...] = (23, 33, 43)
+    window_spec: tuple[int, ...] = (8, 4, 16, 8)
+    window_pos_embed_bkg_spatial_size: tuple[int, int] = (7, 7)
+    feedforward_dim: int = 2048
+    iou_head_hidden_dim: int = 256
+    memory_layers: int = 4
+    memory_feedforward_dim: int = 2048
+    round_constants_to_bf16: bool = True
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the low-resolution mask logits: a quarter of :attr:`image_size`, pixels."""
+        return self.image_size // 4
+
+
+@dataclass(frozen=True)
+class Sa2VAConfig:
+    """Everything that fixes a Sa2VA's parameters, its preprocessing and the form of its answers.
+
+    Attributes:
+        name: the preset's name, or the user's own.
+        family: of MLLM: ``"internvl"``.
+        projector_hidden: width of ``text_hidden_fcs``' hidden layer; ``None`` is the official shape.
+        template: name of the chat template, e.g. ``"qwen_chat"``.
+        answer_form: ``"named"`` answers "Sure, <p>vessels</p> [SEG].", ``"plain"`` the official "Sure, [SEG].".
+        tokenizer: ``"bytes"`` for the tokenizer made in code, else the folder of a Hugging Face tokenizer.
+        seg_state: ``"post_norm"`` or ``"pre_norm"``: the [SEG] state after or before the LLM's final norm.
+        min_tiles: fewest tiles of an image.
+        max_tiles: most tiles of an image, the thumbnail not counted.
+        use_thumbnail: whether an image of several tiles gets one more of the whole.
+        presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone.
+    """
+
+    name: str
+    vision: VisionConfig
+    text: TextConfig
+    grounding: GroundingConfig = field(default_factory=GroundingConfig)
+    family: str = "internvl"
+    downsample_ratio: float = 0.5
+    projector_hidden: int | None = None
+    template: str = "qwen_chat"
+    answer_form: str = "plain"
+    tokenizer: str = "bytes"
+    seg_state: str = "post_norm"
+    min_tiles: int = 1
+    max_tiles: int = 12
+    use_thumbnail: bool = True
+    presence_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.vision.image_size % self.vision.patch_size:
+            raise ConfigError(
+                f"vision.image_size {self.vision.image_size} is no multiple of patch_size {self.vision.patch_size}"
+            )
+        if self.grounding.image_size % 32:
+            raise ConfigError(f"grounding.image_size {self.grounding.image_size} is no multiple of 32")
+        for key, value, allowed in (
+            ("family", self.family, ("internvl",)),
+            ("answer_form", self.answer_form, ("named", "plain")),
+            ("seg_state", self.seg_state, ("post_norm", "pre_norm")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """Image tokens that one tile becomes: (tile / patch * downsample_ratio) squared."""
+        side = self.vision.image_size // self.vision.patch_size
+        return int((side * self.downsample_ratio) ** 2)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionary of plain values, the inverse of :meth:`from_dict`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Sa2VAConfig:
+        """Build a configuration from nested plain values (as read from JSON).
+
+        Args:
+            values: as :meth:`to_dict` gives them; absent optional keys take their defaults.
+
+        Raises:
+            ConfigError: when a key is unknown or a required one is missing.
+        """
+        parts = {"vision": VisionConfig, "text": TextConfig, "grounding": GroundingConfig}
+        values = dict(values)
+        for key, part in parts.items():
+            if isinstance(values.get(key), dict):
+                values[key] = _build(part, values[key], prefix=f"{key}.")
+        result: Sa2VAConfig = _build(cls, values, prefix="")
+        return result
+
+
+def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
+    known = {f.name for f in fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ConfigError(f"unknown configuration key {prefix}{unknown[0]}; known: {', '.join(sorted(known))}")
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except TypeError as error:
+        raise ConfigError(f"incomplete configuration {prefix.rstrip('.') or cls.__name__}: {error}") from error

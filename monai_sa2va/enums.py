@@ -1,0 +1,58 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Keys of samples, batches and network outputs, so that no string literal is typed twice."""
+
+from __future__ import annotations
+
+from monai.utils.enums import StrEnum
+
+__all__ = ["InputRange", "Sa2VAKeys"]
+
+
+class Sa2VAKeys(StrEnum):
+    """Names of the entries of a sample (before collation), of a batch, and of the network's output."""
+
+    # a datalist entry
+    IMAGE = "image"
+    LABEL = "label"
+    PROMPTS = "prompts"
+    ABSENT = "absent"
+    # a sample on its way through the transforms
+    PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
+    TURNS = "turns"  # list of (question, answer) pairs
+    NAMES = "names"  # list[str]: the first phrase of each structure, by which metrics are grouped
+    # network inputs
+    PIXEL_VALUES = "pixel_values"  # (tiles, 3, t, t) float: the MLLM's tiles
+    GROUNDING_PIXEL_VALUES = "g_pixel_values"  # (frames, 3, S, S) float: SAM2's image
+    INPUT_IDS = "input_ids"  # (L,) int64
+    ATTENTION_MASK = "attention_mask"  # (B, L) int64
+    LABELS = "labels"  # (L,) int64, -100 where nothing is learnt
+    MASKS = "gt_masks"  # (N, H, W) uint8, one a [SEG] of the sample, in the answer's order
+    FRAMES_PER_BATCH = "frames_per_batch"  # list[int]: frames of each sample
+    LOSS_COUNTS = "loss_counts"  # dict[str, Tensor]: what each loss part's sum is divided by
+    # network outputs
+    PRED_MASKS = "pred_masks"
+    SEG_STATES = "seg_states"
+    OBJECT_SCORES = "object_scores"
+    IOU_SCORES = "iou_scores"
+    LOSS = "loss"
+
+
+class InputRange(StrEnum):
+    """What the numbers handed to a metric are; never guessed from the values.
+
+    ``LOGITS`` are thresholded at 0, ``PROBABILITIES`` at 0.5, ``IMAGE`` (0 to 255) at 127.
+    """
+
+    LOGITS = "logits"
+    PROBABILITIES = "probabilities"
+    IMAGE = "image"
