@@ -13,9 +13,19 @@
 
 from __future__ import annotations
 
-from monai.utils.enums import StrEnum
+from enum import Enum
 
 __all__ = ["InputRange", "Sa2VAKeys"]
+
+
+class StrEnum(str, Enum):
+    """Members that are, print and format as their value, like MONAI's; MONAI's own would import torch."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __repr__(self) -> str:
+        return str(self.value)
 
 
 class Sa2VAKeys(StrEnum):
@@ -26,6 +36,7 @@ class Sa2VAKeys(StrEnum):
     LABEL = "label"
     PROMPTS = "prompts"
     ABSENT = "absent"
+    SLICE = "slice"  # int: index of the slice of a volume, in LPS order
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
     TURNS = "turns"  # list of (question, answer) pairs
