@@ -1,0 +1,236 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The three looks of a made image: fundus photograph, CT slice and ultrasound fan.
+
+Each look draws its structures from the back to the front. Its grey values are chosen so that structures of one image
+share them, and light that varies over the image spreads them further: a threshold finds none, shape and place do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, Field, blob, field, ring, vessel_tree
+
+__all__ = ["LOOKS", "STRUCTURES", "Scene"]
+
+_PRESENT = 0.8  # chance of a structure that may be missing
+_SMALLEST = 30  # a structure with fewer visible pixels (of the reference size) counts as hidden
+
+
+class Scene:
+    """An image in the making and the structures painted so far.
+
+    Args:
+        rng: source of everything random.
+        size: side of the image, pixels.
+
+    Attributes:
+        image: (H, W, 3) float64, 0 is black and 1 white.
+        masks: (H, W) bool by name, what has been painted, overlaps and all.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.rng = rng
+        self.size = size
+        self.image: Field = np.zeros((size, size, 3))
+        self.masks: dict[str, BoolMask] = {}
+
+    def near(self, x: float, y: float, jitter: float) -> tuple[float, float]:
+        """A point at most ``jitter`` from (x, y) along each axis."""
+        dx, dy = self.rng.uniform(-jitter, jitter, 2)
+        return x + float(dx), y + float(dy)
+
+    def between(self, low: float, high: float) -> float:
+        """A uniform random number."""
+        return float(self.rng.uniform(low, high))
+
+    def has(self) -> bool:
+        """Whether a structure that may be missing is there."""
+        return bool(self.rng.random() < _PRESENT)
+
+    def paint(self, mask: BoolMask, colour: float | Sequence[float], strength: float = 1.0, soft: float = 0.5) -> None:
+        """Lay a colour over the pixels of ``mask``, its edge smoothed by ``soft`` pixels of the reference size."""
+        alpha = gaussian_filter(mask.astype(np.float64), soft * self.size / REFERENCE_SIZE)[..., None] * strength
+        self.image += alpha * (np.asarray(colour, dtype=np.float64) - self.image)
+
+    def add(self, name: str, mask: BoolMask, colour: float | Sequence[float], soft: float = 0.5) -> None:
+        """Paint a named structure in front of the earlier ones."""
+        self.masks[name] = self.masks[name] | mask if name in self.masks else mask
+        self.paint(mask, colour, soft=soft)
+
+    def visible(self) -> dict[str, BoolMask]:
+        """Disjoint masks of what can be seen: later structures win; those that are nearly hidden are left out."""
+        covered = np.zeros((self.size, self.size), dtype=bool)
+        seen: dict[str, BoolMask] = {}
+        for name in reversed(self.masks):
+            mask = self.masks[name] & ~covered
+            covered |= self.masks[name]
+            if mask.sum() >= _SMALLEST * (self.size / REFERENCE_SIZE) ** 2:
+                seen[name] = mask
+        return dict(reversed(seen.items()))
+
+
+def _place_lesions(scene: Scene, centres: list[tuple[float, float]], radius: tuple[float, float]) -> BoolMask:
+    """Ragged blobs of random size at the given places."""
+    mask = np.zeros((scene.size, scene.size), dtype=bool)
+    for centre in centres:
+        size = scene.between(*radius)
+        radii = (size, size * scene.between(0.7, 1.0))
+        mask |= blob(scene.rng, scene.size, centre, radii, scene.between(0, math.pi), 0.16, (2, 5))
+    return mask
+
+
+def _fundus(scene: Scene) -> BoolMask:
+    """Colour photograph of the retina: disc and vessels on one side, macula in the middle, bright lesions."""
+    rng, size = scene.rng, scene.size
+    eye = blob(rng, size, scene.near(64, 64, 1), (61, 61))
+    tint = np.array([0.60, 0.31, 0.16]) * rng.uniform(0.92, 1.08, 3)
+    scene.image[:] = tint * (1 + 0.07 * field(rng, size, 9) + 0.03 * field(rng, size, 1.5))[..., None]
+    for _ in range(rng.integers(2, 5)):  # reflexes and pigment: bright and dark, but with no edge
+        bright = rng.random() < 0.6
+        patch = blob(rng, size, scene.near(64, 64, 45), (scene.between(5, 9), scene.between(4, 7)), scene.between(0, 3))
+        scene.paint(patch, tint * (1.9 if bright else 0.5), strength=0.75, soft=3.0)
+
+    side = 1 if rng.random() < 0.5 else -1
+    disc = scene.near(64 + side * 34, 64, 4)
+    macula = scene.near(64 - side * 10, 66, 4)
+    if scene.has():
+        radii = (scene.between(8, 10.5), scene.between(8, 10.5))
+        scene.add("macula", blob(rng, size, macula, radii), tint * 0.5, soft=1.0)
+    if scene.has():
+        radius = scene.between(9.5, 12)
+        scene.add("optic disc", blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15))), (0.93, 0.78, 0.5))
+        scene.paint(blob(rng, size, disc, (radius * 0.45, radius * 0.5)), (1.0, 0.9, 0.68), soft=1.5)
+    if scene.has():
+        places = []
+        for _ in range(rng.integers(1, 4)):
+            angle, distance = scene.between(0, 2 * math.pi), scene.between(26, 44)
+            places.append((64 - side * 8 + distance * math.cos(angle) * 0.9, 64 + distance * math.sin(angle)))
+        scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & eye, (0.93, 0.77, 0.46))
+    vessels = np.zeros((size, size), dtype=bool)
+    for down in (-1, 1):
+        for away, calibre, length in ((0.25, scene.between(4.5, 6.5), 34.0), (-0.7, scene.between(3.2, 4.5), 20.0)):
+            # The arcades leave the disc up- and downwards and turn round the macula.
+            heading = math.atan2(down, -side * away) + scene.between(-0.2, 0.2)
+            vessels |= vessel_tree(rng, size, scene.near(*disc, 2), heading, calibre, length, 0.025, 0.6)
+    scene.add("vessels", vessels & eye, tint * np.array([0.55, 0.3, 0.4]))
+    return eye
+
+
+def _ct(scene: Scene) -> BoolMask:
+    """Axial slice of the upper abdomen: liver with vessels and dark lesions, kidneys, spine; ribs and bowel unnamed."""
+    rng, size = scene.rng, scene.size
+    centre = scene.near(64, 64, 2)
+    axes = (scene.between(54, 60), scene.between(44, 50))
+    body = blob(rng, size, centre, axes, 0.0, 0.015)
+    wall = blob(rng, size, centre, (axes[0] - 5, axes[1] - 5), 0.0, 0.01)
+    scene.image[:] = 0.03
+    scene.paint(body, 0.26)
+    scene.paint(wall, 0.42)
+    scene.image[wall] += 0.03 * field(rng, size, 5)[wall][:, None]
+    for _ in range(rng.integers(7, 11)):  # ribs
+        angle = scene.between(0, 2 * math.pi)
+        place = (centre[0] + (axes[0] - 5) * math.cos(angle), centre[1] + (axes[1] - 5) * math.sin(angle))
+        scene.paint(blob(rng, size, place, (4, 2), angle + math.pi / 2), 0.8)
+    for _ in range(rng.integers(3, 6)):  # bowel, some of it with contrast, some with gas
+        loop = blob(
+            rng, size, scene.near(88, 52, 16), (scene.between(5, 8), scene.between(4, 6)), scene.between(0, 3), 0.08
+        )
+        scene.paint(loop & wall, float(rng.choice([0.16, 0.56, 0.7])))
+
+    liver = scene.near(44, 56, 3)
+    if scene.has():
+        radii = (scene.between(25, 30), scene.between(20, 25))
+        scene.add("liver", blob(rng, size, liver, radii, scene.between(-0.5, 0.1), 0.07) & wall, 0.58)
+    if scene.has():
+        for side in (-1, 1):
+            radii = (scene.between(10, 12.5), scene.between(6.5, 8.5))
+            kidney = blob(rng, size, scene.near(64 + side * 29, 86, 3), radii, side * -1.0, 0.03, bend=side * 0.35)
+            scene.add("kidney", kidney & wall, 0.71)
+    if scene.has():
+        spine = scene.near(64, 92, 2)
+        body_of_vertebra = blob(rng, size, spine, (scene.between(9, 11), scene.between(7, 8.5)), 0.0, 0.03)
+        process = blob(rng, size, (spine[0], spine[1] + 11), (2.5, 6))
+        scene.add("spine", body_of_vertebra | process, 0.76)
+    if scene.has():
+        places = [scene.near(*liver, 15) for _ in range(rng.integers(1, 4))]
+        scene.add("lesion", _place_lesions(scene, places, (4.5, 8.5)) & wall, 0.24)
+    vessels = np.zeros((size, size), dtype=bool)
+    root = scene.near(72, 64, 3)
+    for turn in (-0.35, 0.35):
+        heading = math.pi + turn + scene.between(-0.2, 0.3)
+        vessels |= vessel_tree(rng, size, root, heading, scene.between(5, 8), scene.between(18, 26), 0.02, 0.55)
+    scene.add("vessels", vessels & wall, 0.78)
+    return np.ones((size, size), dtype=bool)
+
+
+def _ultrasound(scene: Scene) -> BoolMask:
+    """Fan of speckle: dark vessels with bright walls, a dark cyst with a bright tail, a rimmed nodule."""
+    rng, size = scene.rng, scene.size
+    axis = (np.arange(size) + 0.5) * REFERENCE_SIZE / size
+    apex = scene.between(58, 70)
+    depth = np.hypot(axis[None, :] - apex, axis[:, None] + 22)
+    angle = np.arctan2(axis[None, :] - apex, axis[:, None] + 22)
+    fan = (np.abs(angle) < scene.between(0.5, 0.58)) & (depth > 30) & (depth < 146)
+    tissue = (
+        0.50 + 0.07 * np.sin(depth * scene.between(0.15, 0.3) + 2 * field(rng, size, 20)) + 0.06 * field(rng, size, 8)
+    )
+    scene.image[:] = tissue[..., None]
+    for _ in range(rng.integers(3, 6)):  # echoes without a name
+        scene.paint(
+            blob(rng, size, scene.near(64, 70, 42), (scene.between(4, 9), 2), scene.between(-0.5, 0.5), 0.1), 0.85
+        )
+    shadow = np.exp(-(((angle - scene.between(-0.4, 0.4)) / 0.09) ** 2)) * (depth > scene.between(50, 90))
+
+    upper = rng.random() < 0.5
+    places = [scene.near(46, 45 if upper else 95, 6), scene.near(84, 45 if upper else 95, 6)]
+    rng.shuffle(places)
+    if scene.has():
+        radii = (scene.between(9, 13), scene.between(8, 11))
+        cyst = blob(rng, size, places[0], radii, scene.between(-0.4, 0.4), 0.03)
+        tail = blob(rng, size, (places[0][0], places[0][1] + radii[1] + 11), (radii[0] * 0.7, 12))
+        scene.paint(tail, 0.85, strength=0.7, soft=2.0)
+        scene.add("cyst", cyst, 0.07)
+    if scene.has():
+        nodule = blob(rng, size, places[1], (scene.between(9, 12), scene.between(8, 11)), 0.0, 0.1, (3, 6))
+        scene.paint(ring(nodule, 2.0), 0.95)
+        scene.add("nodule", nodule, 0.24)
+    level = scene.between(78, 92) if upper else scene.between(42, 56)
+    heading = scene.between(-0.25, 0.25)
+    start = 64 - scene.between(38, 46)
+    vessels = vessel_tree(rng, size, (start, level), heading, scene.between(6, 8), 34, 0.012, 0.5)
+    if rng.random() < 0.5:
+        vessels = vessels[:, ::-1]
+    scene.paint(ring(vessels, 1.2), 0.8)
+    scene.add("vessels", vessels & fan, 0.1)
+    for name in list(scene.masks):
+        scene.masks[name] = scene.masks[name] & fan
+
+    grains = np.hypot(field(rng, size, 0.8), field(rng, size, 0.8)) / math.sqrt(math.pi / 2)
+    scene.image *= (grains**0.55 * (1 - 0.55 * shadow) * fan)[..., None]
+    return fan
+
+
+LOOKS: dict[str, Callable[[Scene], BoolMask]] = {"fundus": _fundus, "ct": _ct, "ultrasound": _ultrasound}
+"""By name, the function that draws a look into a :class:`Scene` and returns the field of view, (H, W) bool."""
+
+STRUCTURES: dict[str, tuple[str, ...]] = {
+    "fundus": ("macula", "optic disc", "lesion", "vessels"),
+    "ct": ("liver", "kidney", "spine", "lesion", "vessels"),
+    "ultrasound": ("cyst", "nodule", "vessels"),
+}
+"""Names that a look may hold, in paint order: a later structure hides an earlier one."""
