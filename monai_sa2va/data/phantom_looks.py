@@ -35,7 +35,8 @@ class Scene:
     """An image in the making and the structures painted so far.
 
     Args:
-        rng: source of everything random.
+        rng: source of the structures.
+        texture: source of noise, apart, so that the structures are the same at every size.
         size: side of the image, pixels.
 
     Attributes:
@@ -43,8 +44,9 @@ class Scene:
         masks: (H, W) bool by name, what has been painted, overlaps and all.
     """
 
-    def __init__(self, rng: np.random.Generator, size: int) -> None:
+    def __init__(self, rng: np.random.Generator, texture: np.random.Generator, size: int) -> None:
         self.rng = rng
+        self.texture = texture
         self.size = size
         self.image: Field = np.zeros((size, size, 3))
         self.masks: dict[str, BoolMask] = {}
@@ -58,14 +60,28 @@ class Scene:
         """A uniform random number."""
         return float(self.rng.uniform(low, high))
 
+    def noise(self, sigma: float) -> Field:
+        """Smooth noise of mean 0 and deviation 1, see :func:`~monai_sa2va.data.phantom_shapes.field`."""
+        return field(self.texture, self.size, sigma)
+
     def has(self) -> bool:
         """Whether a structure that may be missing is there."""
         return bool(self.rng.random() < _PRESENT)
 
     def paint(self, mask: BoolMask, colour: float | Sequence[float], strength: float = 1.0, soft: float = 0.5) -> None:
         """Lay a colour over the pixels of ``mask``, its edge smoothed by ``soft`` pixels of the reference size."""
-        alpha = gaussian_filter(mask.astype(np.float64), soft * self.size / REFERENCE_SIZE)[..., None] * strength
-        self.image += alpha * (np.asarray(colour, dtype=np.float64) - self.image)
+        if not mask.any():
+            return
+        sigma = soft * self.size / REFERENCE_SIZE
+        margin = math.ceil(4 * sigma) + 1
+        window = []
+        for axis in (1, 0):
+            inside = np.flatnonzero(mask.any(axis=axis))
+            window.append(slice(max(0, int(inside[0]) - margin), int(inside[-1]) + margin + 1))
+        rows, columns = window
+        alpha = gaussian_filter(mask[rows, columns].astype(np.float64), sigma)[..., None] * strength
+        part = self.image[rows, columns]
+        part += alpha * (np.asarray(colour, dtype=np.float64) - part)
 
     def add(self, name: str, mask: BoolMask, colour: float | Sequence[float], soft: float = 0.5) -> None:
         """Paint a named structure in front of the earlier ones."""
@@ -90,7 +106,7 @@ def _place_lesions(scene: Scene, centres: list[tuple[float, float]], radius: tup
     for centre in centres:
         size = scene.between(*radius)
         radii = (size, size * scene.between(0.7, 1.0))
-        mask |= blob(scene.rng, scene.size, centre, radii, scene.between(0, math.pi), 0.16, (2, 5))
+        mask |= blob(scene.rng, scene.size, centre, radii, scene.between(0, math.pi), 0.13, (2, 5))
     return mask
 
 
@@ -99,7 +115,7 @@ def _fundus(scene: Scene) -> BoolMask:
     rng, size = scene.rng, scene.size
     eye = blob(rng, size, scene.near(64, 64, 1), (61, 61))
     tint = np.array([0.60, 0.31, 0.16]) * rng.uniform(0.92, 1.08, 3)
-    scene.image[:] = tint * (1 + 0.07 * field(rng, size, 9) + 0.03 * field(rng, size, 1.5))[..., None]
+    scene.image[:] = tint * (1 + 0.07 * scene.noise(9) + 0.03 * scene.noise(1.5))[..., None]
     for _ in range(rng.integers(2, 5)):  # reflexes and pigment: bright and dark, but with no edge
         bright = rng.random() < 0.6
         patch = blob(rng, size, scene.near(64, 64, 45), (scene.between(5, 9), scene.between(4, 7)), scene.between(0, 3))
@@ -110,7 +126,7 @@ def _fundus(scene: Scene) -> BoolMask:
     macula = scene.near(64 - side * 10, 66, 4)
     if scene.has():
         radii = (scene.between(8, 10.5), scene.between(8, 10.5))
-        scene.add("macula", blob(rng, size, macula, radii), tint * 0.5, soft=1.0)
+        scene.add("macula", blob(rng, size, macula, radii), tint * 0.58, soft=1.0)
     if scene.has():
         radius = scene.between(9.5, 12)
         scene.add("optic disc", blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15))), (0.93, 0.78, 0.5))
@@ -120,7 +136,10 @@ def _fundus(scene: Scene) -> BoolMask:
         for _ in range(rng.integers(1, 4)):
             angle, distance = scene.between(0, 2 * math.pi), scene.between(26, 44)
             places.append((64 - side * 8 + distance * math.cos(angle) * 0.9, 64 + distance * math.sin(angle)))
-        scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & eye, (0.93, 0.77, 0.46))
+        lesions = _place_lesions(scene, places, (5, 8.5)) & eye
+        if "optic disc" in scene.masks:  # both are bright: where they touched, no border would show
+            lesions &= ~(scene.masks["optic disc"] | ring(scene.masks["optic disc"], 3.0))
+        scene.add("lesion", lesions, (0.93, 0.77, 0.46))
     vessels = np.zeros((size, size), dtype=bool)
     for down in (-1, 1):
         for away, calibre, length in ((0.25, scene.between(4.5, 6.5), 34.0), (-0.7, scene.between(3.2, 4.5), 20.0)):
@@ -141,7 +160,7 @@ def _ct(scene: Scene) -> BoolMask:
     scene.image[:] = 0.03
     scene.paint(body, 0.26)
     scene.paint(wall, 0.42)
-    scene.image[wall] += 0.03 * field(rng, size, 5)[wall][:, None]
+    scene.image[wall] += 0.03 * scene.noise(5)[wall][:, None]
     for _ in range(rng.integers(7, 11)):  # ribs
         angle = scene.between(0, 2 * math.pi)
         place = (centre[0] + (axes[0] - 5) * math.cos(angle), centre[1] + (axes[1] - 5) * math.sin(angle))
@@ -157,24 +176,24 @@ def _ct(scene: Scene) -> BoolMask:
         radii = (scene.between(25, 30), scene.between(20, 25))
         scene.add("liver", blob(rng, size, liver, radii, scene.between(-0.5, 0.1), 0.07) & wall, 0.58)
     if scene.has():
+        places = [scene.near(*liver, 16) for _ in range(rng.integers(1, 4))]
+        scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & wall, 0.24)
+    vessels = vessel_tree(
+        rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(6, 8), 24, 0.015, 0.7
+    )
+    scene.add("vessels", vessels & wall, 0.78)
+    if scene.has():
         for side in (-1, 1):
             radii = (scene.between(10, 12.5), scene.between(6.5, 8.5))
-            kidney = blob(rng, size, scene.near(64 + side * 29, 86, 3), radii, side * -1.0, 0.03, bend=side * 0.35)
+            kidney = blob(rng, size, scene.near(64 + side * 29, 88, 3), radii, side * -1.0, 0.03, bend=side * 0.35)
+            scene.paint(ring(kidney, 1.5) & wall, 0.3)
             scene.add("kidney", kidney & wall, 0.71)
     if scene.has():
         spine = scene.near(64, 92, 2)
-        body_of_vertebra = blob(rng, size, spine, (scene.between(9, 11), scene.between(7, 8.5)), 0.0, 0.03)
-        process = blob(rng, size, (spine[0], spine[1] + 11), (2.5, 6))
-        scene.add("spine", body_of_vertebra | process, 0.76)
-    if scene.has():
-        places = [scene.near(*liver, 15) for _ in range(rng.integers(1, 4))]
-        scene.add("lesion", _place_lesions(scene, places, (4.5, 8.5)) & wall, 0.24)
-    vessels = np.zeros((size, size), dtype=bool)
-    root = scene.near(72, 64, 3)
-    for turn in (-0.35, 0.35):
-        heading = math.pi + turn + scene.between(-0.2, 0.3)
-        vessels |= vessel_tree(rng, size, root, heading, scene.between(5, 8), scene.between(18, 26), 0.02, 0.55)
-    scene.add("vessels", vessels & wall, 0.78)
+        vertebra = blob(rng, size, spine, (scene.between(9, 11), scene.between(7, 8.5)), 0.0, 0.03)
+        vertebra |= blob(rng, size, (spine[0], spine[1] + 11), (2.5, 6))
+        scene.paint(ring(vertebra, 1.5) & wall, 0.3)
+        scene.add("spine", vertebra, 0.76)
     return np.ones((size, size), dtype=bool)
 
 
@@ -186,14 +205,12 @@ def _ultrasound(scene: Scene) -> BoolMask:
     depth = np.hypot(axis[None, :] - apex, axis[:, None] + 22)
     angle = np.arctan2(axis[None, :] - apex, axis[:, None] + 22)
     fan = (np.abs(angle) < scene.between(0.5, 0.58)) & (depth > 30) & (depth < 146)
-    tissue = (
-        0.50 + 0.07 * np.sin(depth * scene.between(0.15, 0.3) + 2 * field(rng, size, 20)) + 0.06 * field(rng, size, 8)
-    )
+    layers = np.sin(depth * scene.between(0.15, 0.3) + 2 * scene.noise(20))
+    tissue = 0.50 + 0.07 * layers + 0.06 * scene.noise(8)
     scene.image[:] = tissue[..., None]
     for _ in range(rng.integers(3, 6)):  # echoes without a name
-        scene.paint(
-            blob(rng, size, scene.near(64, 70, 42), (scene.between(4, 9), 2), scene.between(-0.5, 0.5), 0.1), 0.85
-        )
+        echo = blob(rng, size, scene.near(64, 70, 42), (scene.between(4, 9), 2), scene.between(-0.5, 0.5), 0.1)
+        scene.paint(echo, 0.85)
     shadow = np.exp(-(((angle - scene.between(-0.4, 0.4)) / 0.09) ** 2)) * (depth > scene.between(50, 90))
 
     upper = rng.random() < 0.5
@@ -215,12 +232,14 @@ def _ultrasound(scene: Scene) -> BoolMask:
     vessels = vessel_tree(rng, size, (start, level), heading, scene.between(6, 8), 34, 0.012, 0.5)
     if rng.random() < 0.5:
         vessels = vessels[:, ::-1]
+    for mask in scene.masks.values():  # a lumen that ran into a cyst would show no border
+        vessels &= ~(mask | ring(mask, 3.0))
     scene.paint(ring(vessels, 1.2), 0.8)
-    scene.add("vessels", vessels & fan, 0.1)
+    scene.add("vessels", vessels, 0.1)
     for name in list(scene.masks):
         scene.masks[name] = scene.masks[name] & fan
 
-    grains = np.hypot(field(rng, size, 0.8), field(rng, size, 0.8)) / math.sqrt(math.pi / 2)
+    grains = np.hypot(scene.noise(0.8), scene.noise(0.8)) / math.sqrt(math.pi / 2)
     scene.image *= (grains**0.55 * (1 - 0.55 * shadow) * fan)[..., None]
     return fan
 
@@ -230,7 +249,7 @@ LOOKS: dict[str, Callable[[Scene], BoolMask]] = {"fundus": _fundus, "ct": _ct, "
 
 STRUCTURES: dict[str, tuple[str, ...]] = {
     "fundus": ("macula", "optic disc", "lesion", "vessels"),
-    "ct": ("liver", "kidney", "spine", "lesion", "vessels"),
+    "ct": ("liver", "lesion", "vessels", "kidney", "spine"),
     "ultrasound": ("cyst", "nodule", "vessels"),
 }
 """Names that a look may hold, in paint order: a later structure hides an earlier one."""

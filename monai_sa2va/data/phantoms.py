@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_sa2va.data.phantom_looks import LOOKS, STRUCTURES, Scene
-from monai_sa2va.data.phantom_shapes import BoolMask, field, ramp
+from monai_sa2va.data.phantom_shapes import BoolMask, ramp
 from monai_sa2va.errors import ConfigError
 
 __all__ = ["LABEL_VALUES", "SYNONYMS", "Phantom", "make_phantom"]
@@ -97,10 +97,10 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
     if look not in LOOKS:
         raise ConfigError(f"look is {look!r}; known looks: {', '.join(names)}")
     rng = np.random.default_rng([seed, names.index(look)])
-    scene = Scene(rng, size)
+    scene = Scene(rng, np.random.default_rng([seed, names.index(look), 1]), size)
     inside = LOOKS[look](scene)
-    image = scene.image * (1 + 0.28 * ramp(rng, size) + 0.06 * field(rng, size, 24))[..., None]
+    image = scene.image * (1 + 0.28 * ramp(rng, size) + 0.06 * scene.noise(24))[..., None]
     image = image * rng.uniform(0.75, 1.1) + rng.uniform(-0.03, 0.08)
-    image += 0.025 * field(rng, size, 0.6)[..., None]
+    image += 0.025 * scene.noise(0.6)[..., None]
     image = np.clip(image * inside[..., None], 0, 1)
     return Phantom(np.round(image * 255).astype(np.uint8), scene.visible(), look, seed)
