@@ -27,7 +27,7 @@ from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, Field, blo
 
 __all__ = ["LOOKS", "STRUCTURES", "Scene"]
 
-_PRESENT = 0.8  # chance of a structure that may be missing
+_PRESENT = 0.76  # chance of a structure that may be missing, before _SHARED is seen to
 _SMALLEST = 30  # a structure with fewer visible pixels (of the reference size) counts as hidden
 
 
@@ -64,11 +64,17 @@ class Scene:
         """Smooth noise of mean 0 and deviation 1, see :func:`~monai_sa2va.data.phantom_shapes.field`."""
         return field(self.texture, self.size, sigma)
 
-    def has(self) -> bool:
-        """Whether a structure that may be missing is there."""
-        return bool(self.rng.random() < _PRESENT)
+    def choose(self, look: str) -> set[str]:
+        """The structures of an image of this look: vessels always, the others by chance."""
+        others = [name for name in STRUCTURES[look] if name != "vessels"]
+        while True:
+            chosen = {name for name in others if self.rng.random() < _PRESENT}
+            if any(group <= chosen for group in _SHARED[look]):
+                return chosen
 
-    def paint(self, mask: BoolMask, colour: float | Sequence[float], strength: float = 1.0, soft: float = 0.5) -> None:
+    def paint(
+        self, mask: BoolMask, colour: float | Sequence[float] | Field, strength: float = 1.0, soft: float = 0.5
+    ) -> None:
         """Lay a colour over the pixels of ``mask``, its edge smoothed by ``soft`` pixels of the reference size."""
         if not mask.any():
             return
@@ -83,10 +89,14 @@ class Scene:
         part = self.image[rows, columns]
         part += alpha * (np.asarray(colour, dtype=np.float64) - part)
 
-    def add(self, name: str, mask: BoolMask, colour: float | Sequence[float], soft: float = 0.5) -> None:
-        """Paint a named structure in front of the earlier ones."""
+    def add(
+        self, name: str, mask: BoolMask, colour: float | Sequence[float] | Field, soft: float = 0.5, mottle: float = 0.0
+    ) -> None:
+        """Paint a named structure in front of the earlier ones; ``mottle`` is the deviation of its brightness."""
         self.masks[name] = self.masks[name] | mask if name in self.masks else mask
         self.paint(mask, colour, soft=soft)
+        if mottle:
+            self.image[mask] *= 1 + mottle * self.noise(2.5)[mask][:, None]
 
     def visible(self) -> dict[str, BoolMask]:
         """Disjoint masks of what can be seen: later structures win; those that are nearly hidden are left out."""
@@ -112,7 +122,7 @@ def _place_lesions(scene: Scene, centres: list[tuple[float, float]], radius: tup
 
 def _fundus(scene: Scene) -> BoolMask:
     """Colour photograph of the retina: disc and vessels on one side, macula in the middle, bright lesions."""
-    rng, size = scene.rng, scene.size
+    rng, size, chosen = scene.rng, scene.size, scene.choose("fundus")
     eye = blob(rng, size, scene.near(64, 64, 1), (61, 61))
     tint = np.array([0.60, 0.31, 0.16]) * rng.uniform(0.92, 1.08, 3)
     scene.image[:] = tint * (1 + 0.07 * scene.noise(9) + 0.03 * scene.noise(1.5))[..., None]
@@ -124,14 +134,15 @@ def _fundus(scene: Scene) -> BoolMask:
     side = 1 if rng.random() < 0.5 else -1
     disc = scene.near(64 + side * 34, 64, 4)
     macula = scene.near(64 - side * 10, 66, 4)
-    if scene.has():
+    if "macula" in chosen:
         radii = (scene.between(8, 10.5), scene.between(8, 10.5))
-        scene.add("macula", blob(rng, size, macula, radii), tint * 0.58, soft=1.0)
-    if scene.has():
+        scene.add("macula", blob(rng, size, macula, radii), tint * 0.53, soft=1.0)
+    if "optic disc" in chosen:
         radius = scene.between(9.5, 12)
-        scene.add("optic disc", blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15))), (0.93, 0.78, 0.5))
+        outline = blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15)))
+        scene.add("optic disc", outline, (0.9, 0.72, 0.45), mottle=0.08)
         scene.paint(blob(rng, size, disc, (radius * 0.45, radius * 0.5)), (1.0, 0.9, 0.68), soft=1.5)
-    if scene.has():
+    if "lesion" in chosen:
         places = []
         for _ in range(rng.integers(1, 4)):
             angle, distance = scene.between(0, 2 * math.pi), scene.between(26, 44)
@@ -139,7 +150,7 @@ def _fundus(scene: Scene) -> BoolMask:
         lesions = _place_lesions(scene, places, (5, 8.5)) & eye
         if "optic disc" in scene.masks:  # both are bright: where they touched, no border would show
             lesions &= ~(scene.masks["optic disc"] | ring(scene.masks["optic disc"], 3.0))
-        scene.add("lesion", lesions, (0.93, 0.77, 0.46))
+        scene.add("lesion", lesions, (0.93, 0.77, 0.46), mottle=0.15)
     vessels = np.zeros((size, size), dtype=bool)
     for down in (-1, 1):
         for away, calibre, length in ((0.25, scene.between(4.5, 6.5), 34.0), (-0.7, scene.between(3.2, 4.5), 20.0)):
@@ -152,7 +163,7 @@ def _fundus(scene: Scene) -> BoolMask:
 
 def _ct(scene: Scene) -> BoolMask:
     """Axial slice of the upper abdomen: liver with vessels and dark lesions, kidneys, spine; ribs and bowel unnamed."""
-    rng, size = scene.rng, scene.size
+    rng, size, chosen = scene.rng, scene.size, scene.choose("ct")
     centre = scene.near(64, 64, 2)
     axes = (scene.between(54, 60), scene.between(44, 50))
     body = blob(rng, size, centre, axes, 0.0, 0.015)
@@ -172,23 +183,23 @@ def _ct(scene: Scene) -> BoolMask:
         scene.paint(loop & wall, float(rng.choice([0.16, 0.56, 0.7])))
 
     liver = scene.near(44, 56, 3)
-    if scene.has():
+    if "liver" in chosen:
         radii = (scene.between(25, 30), scene.between(20, 25))
         scene.add("liver", blob(rng, size, liver, radii, scene.between(-0.5, 0.1), 0.07) & wall, 0.58)
-    if scene.has():
+    if "lesion" in chosen:
         places = [scene.near(*liver, 16) for _ in range(rng.integers(1, 4))]
         scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & wall, 0.24)
     vessels = vessel_tree(
         rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(6, 8), 24, 0.015, 0.7
     )
     scene.add("vessels", vessels & wall, 0.78)
-    if scene.has():
+    if "kidney" in chosen:
         for side in (-1, 1):
             radii = (scene.between(10, 12.5), scene.between(6.5, 8.5))
             kidney = blob(rng, size, scene.near(64 + side * 29, 88, 3), radii, side * -1.0, 0.03, bend=side * 0.35)
             scene.paint(ring(kidney, 1.5) & wall, 0.3)
             scene.add("kidney", kidney & wall, 0.71)
-    if scene.has():
+    if "spine" in chosen:
         spine = scene.near(64, 92, 2)
         vertebra = blob(rng, size, spine, (scene.between(9, 11), scene.between(7, 8.5)), 0.0, 0.03)
         vertebra |= blob(rng, size, (spine[0], spine[1] + 11), (2.5, 6))
@@ -199,7 +210,7 @@ def _ct(scene: Scene) -> BoolMask:
 
 def _ultrasound(scene: Scene) -> BoolMask:
     """Fan of speckle: dark vessels with bright walls, a dark cyst with a bright tail, a rimmed nodule."""
-    rng, size = scene.rng, scene.size
+    rng, size, chosen = scene.rng, scene.size, scene.choose("ultrasound")
     axis = (np.arange(size) + 0.5) * REFERENCE_SIZE / size
     apex = scene.between(58, 70)
     depth = np.hypot(axis[None, :] - apex, axis[:, None] + 22)
@@ -216,13 +227,13 @@ def _ultrasound(scene: Scene) -> BoolMask:
     upper = rng.random() < 0.5
     places = [scene.near(46, 45 if upper else 95, 6), scene.near(84, 45 if upper else 95, 6)]
     rng.shuffle(places)
-    if scene.has():
+    if "cyst" in chosen:
         radii = (scene.between(9, 13), scene.between(8, 11))
         cyst = blob(rng, size, places[0], radii, scene.between(-0.4, 0.4), 0.03)
         tail = blob(rng, size, (places[0][0], places[0][1] + radii[1] + 11), (radii[0] * 0.7, 12))
         scene.paint(tail, 0.85, strength=0.7, soft=2.0)
         scene.add("cyst", cyst, 0.07)
-    if scene.has():
+    if "nodule" in chosen:
         nodule = blob(rng, size, places[1], (scene.between(9, 12), scene.between(8, 11)), 0.0, 0.1, (3, 6))
         scene.paint(ring(nodule, 2.0), 0.95)
         scene.add("nodule", nodule, 0.24)
@@ -253,3 +264,10 @@ STRUCTURES: dict[str, tuple[str, ...]] = {
     "ultrasound": ("cyst", "nodule", "vessels"),
 }
 """Names that a look may hold, in paint order: a later structure hides an earlier one."""
+
+_SHARED: dict[str, tuple[frozenset[str], ...]] = {
+    "fundus": (frozenset({"macula"}), frozenset({"optic disc", "lesion"})),
+    "ct": (frozenset({"kidney"}), frozenset({"spine"})),
+    "ultrasound": (frozenset({"cyst"}), frozenset({"nodule"})),
+}
+"""Every image holds all of one of these sets: with the vessels, two structures then share their grey values."""

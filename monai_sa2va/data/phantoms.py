@@ -13,16 +13,31 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
+from monai_sa2va.data.datalist import DATALIST_NAME, SECTIONS
 from monai_sa2va.data.phantom_looks import LOOKS, STRUCTURES, Scene
 from monai_sa2va.data.phantom_shapes import BoolMask, ramp
-from monai_sa2va.errors import ConfigError
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError, OutputError
 
-__all__ = ["LABEL_VALUES", "SYNONYMS", "Phantom", "make_phantom"]
+__all__ = ["DEFAULT_SPLITS", "FORMATS", "LABEL_VALUES", "SYNONYMS", "Phantom", "make_phantom", "write_phantoms"]
+
+DEFAULT_SPLITS: Mapping[str, float] = {"training": 0.8, "validation": 0.1, "testing": 0.1}
+"""Share of the images that each section of the datalist gets."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "vessels": ("vessels", "blood vessels", "vasculature", "vascular tree"),
@@ -88,14 +103,9 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
     Raises:
         ConfigError: when ``seed`` is negative, ``look`` unknown or ``size`` below 32.
     """
-    if seed < 0:
-        raise ConfigError(f"seed is {seed}; give 0 or more")
-    if size < 32:
-        raise ConfigError(f"size is {size}; give at least 32 pixels")
     names = tuple(LOOKS)
     look = names[seed % len(names)] if look is None else look
-    if look not in LOOKS:
-        raise ConfigError(f"look is {look!r}; known looks: {', '.join(names)}")
+    _check_arguments(seed, look, size)
     rng = np.random.default_rng([seed, names.index(look)])
     scene = Scene(rng, np.random.default_rng([seed, names.index(look), 1]), size)
     inside = LOOKS[look](scene)
@@ -104,3 +114,144 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
     image += 0.025 * scene.noise(0.6)[..., None]
     image = np.clip(image * inside[..., None], 0, 1)
     return Phantom(np.round(image * 255).astype(np.uint8), scene.visible(), look, seed)
+
+
+def _check_arguments(seed: int, look: str, size: int) -> None:
+    if seed < 0:
+        raise ConfigError(f"seed is {seed}; give 0 or more")
+    if size < 32:
+        raise ConfigError(f"size is {size}; give at least 32 pixels")
+    if look not in LOOKS:
+        raise ConfigError(f"look is {look!r}; known looks: {', '.join(LOOKS)}")
+
+
+def write_phantoms(
+    folder: str | os.PathLike[str],
+    count: int = 320,
+    seed: int = 0,
+    size: int = 128,
+    looks: Sequence[str] | None = None,
+    format: str = "png",  # noqa: A002
+    splits: Mapping[str, float] | None = None,
+) -> Path:
+    """Write phantoms and their datalist: ``images/``, ``labels/`` and ``datalist.json`` with relative paths.
+
+    Image i has the seed ``seed + i``, so two folders share no image where their ranges of seeds do not meet. The
+    datalist is written last: where it is, the folder is whole.
+
+    Args:
+        folder: made where it does not exist; has to be empty.
+        count: number of images, at least 1.
+        seed: of the first image, 0 or more.
+        size: side of the images, pixels, at least 32.
+        looks: which take turns; all three by default.
+        format: ``"png"``: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps. ``"nifti"``: grey
+            (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and y towards the
+            back, as an axial slice is shown.
+        splits: share of each section, ``"training"``, ``"validation"``, ``"testing"``, adding up to 1; `DEFAULT_SPLITS`
+            where not given.
+
+    Returns:
+        Path of the datalist.
+
+    Raises:
+        ConfigError: when an argument can't be used.
+        OutputError: when the folder is not empty or can't be written.
+    """
+    names = tuple(LOOKS) if looks is None else tuple(looks)
+    if not names:
+        raise ConfigError(f"looks is empty; name at least one of {', '.join(LOOKS)}")
+    for look in names:
+        _check_arguments(seed, look, size)
+    if count < 1:
+        raise ConfigError(f"count is {count}; give at least 1")
+    if format not in FORMATS:
+        raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")
+    sections = _sections(count, DEFAULT_SPLITS if splits is None else splits)
+    folder = Path(folder)
+    try:
+        existed = folder.exists()
+        if existed and any(folder.iterdir()):
+            raise OutputError(f"folder {folder} is not empty; name a new one or empty it")
+        partial = folder / ".partial"
+        try:
+            for part in ("images", "labels"):
+                (partial / part).mkdir(parents=True)
+            datalist = _datalist_head(size)
+            console = Console(stderr=True)
+            steps = track(range(count), "phantoms", console=console, disable=not console.is_terminal, transient=True)
+            for i, section in zip(steps, sections, strict=True):
+                phantom = make_phantom(seed + i, names[(seed + i) % len(names)], size)
+                datalist[section].append(_write_one(partial, phantom, format))
+            (partial / DATALIST_NAME).write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
+            for part in ("images", "labels", DATALIST_NAME):
+                os.replace(partial / part, folder / part)
+            partial.rmdir()
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            if not existed:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"phantoms can't be written to folder {folder}: {error.strerror or error}") from error
+    return folder / DATALIST_NAME
+
+
+def _sections(count: int, splits: Mapping[str, float]) -> list[str]:
+    """The section of each of ``count`` images, in the order of `SECTIONS`."""
+    unknown = [name for name in splits if name not in SECTIONS]
+    if unknown:
+        raise ConfigError(f"splits names {unknown[0]!r}; allowed: {', '.join(SECTIONS)}")
+    shares = [float(splits.get(name, 0.0)) for name in SECTIONS]
+    if not all(0 <= share <= 1 for share in shares) or not math.isclose(sum(shares), 1.0, abs_tol=1e-6):
+        raise ConfigError(f"splits {dict(splits)} has to hold shares of 0 to 1 that add up to 1")
+    ends = [math.floor(count * sum(shares[: i + 1]) + 0.5) for i in range(len(SECTIONS))]
+    return [next(name for name, end in zip(SECTIONS, ends, strict=True) if i < end) for i in range(count)]
+
+
+def _datalist_head(size: int) -> dict[str, Any]:
+    return {
+        "name": "monai-sa2va phantoms",
+        "description": f"Images of {size} x {size} pixels made in code by monai-sa2va: no patient, no photograph.",
+        "licence": "Apache-2.0",
+        "labels": {"0": "background", **{str(value): name for name, value in LABEL_VALUES.items()}},
+        **{section: [] for section in SECTIONS},
+    }
+
+
+def _write_one(folder: Path, phantom: Phantom, file_format: str) -> dict[str, Any]:
+    """Write image and label, and return their entry of the datalist."""
+    suffix, write = FORMATS[file_format]
+    name = f"{phantom.look}_{phantom.seed:06d}{suffix}"
+    write(folder / "images" / name, phantom.image if phantom.look == "fundus" else phantom.image[..., 0])
+    write(folder / "labels" / name, phantom.label)
+    prompts = {LABEL_VALUES[structure]: list(SYNONYMS[structure]) for structure in phantom.masks}
+    return {
+        Keys.IMAGE.value: f"images/{name}",
+        Keys.LABEL.value: f"labels/{name}",
+        Keys.PROMPTS.value: {str(value): prompts[value] for value in sorted(prompts)},
+        Keys.ABSENT.value: list(phantom.absent),
+    }
+
+
+def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    Image.fromarray(pixels).save(path)
+
+
+def _write_nifti(path: Path, pixels: NDArray[np.uint8]) -> None:
+    import nibabel
+
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    # A NIfTI array begins with x, and its affine leads to RAS: left and back are its negative directions.
+    image = nibabel.Nifti1Image(np.ascontiguousarray(grey.T), np.diag([-1.0, -1.0, 1.0, 1.0]))
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, path)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Path, NDArray[np.uint8]], None]]] = {
+    "png": (".png", _write_png),
+    "nifti": (".nii.gz", _write_nifti),
+}
+"""By name, the suffix of a file format and the function that writes one image or label map."""
