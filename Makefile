@@ -1,0 +1,70 @@
+# Needs make and a python3 of 3.10 to 3.12, nothing else. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+# What `make demo` runs; the bundle's own files decide what they do.
+TRAIN_CONFIG ?= ['bundle/configs/train.json','bundle/configs/demo.json']
+INFERENCE_CONFIG ?= ['bundle/configs/inference.json','bundle/configs/demo_inference.json']
+DEMO_DIR := demo
+UNSEEN := $(DEMO_DIR)/unseen
+
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4
+
+# Keyed on content, not on dates: a fresh checkout finds a cached environment (VENV=…) ready. The link to this
+# checkout is a stamp of its own, as a cached environment may have served another one.
+INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+LINKED := $(VENV)/.linked-$(shell { pwd; cat setup.py; } | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint clean check-python
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+check-python:
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) in PATH; install Python 3.10, 3.11 or 3.12, or name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))' || { echo "error: $(PYTHON) is $$($(PYTHON) --version 2>&1); Python 3.10, 3.11 or 3.12 is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+
+# torch first: sam2 is a source package that imports torch while it builds, and whose isolated build would fetch a
+# second one. SAM2_BUILD_CUDA=0 leaves out an extension that is not used here.
+$(INSTALLED): | check-python
+	@echo "installing into $(VENV) (minutes: PyTorch is large)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@rm -f $(VENV)/.installed-* $(VENV)/.linked-*
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints.txt torch torchvision setuptools wheel
+	SAM2_BUILD_CUDA=0 $(PIP) --constraint constraints.txt --no-build-isolation sam2
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+$(LINKED): $(INSTALLED)
+	@rm -f $(VENV)/.linked-*
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+install: $(LINKED) ## Make the environment (.venv)
+
+demo: install ## Train the tiny preset on a CPU, then segment 64 unseen phantoms by sentence
+	@echo "install finished, demo starts: $$(date '+%Y-%m-%d %H:%M:%S')"
+	rm -rf $(DEMO_DIR)
+	@mkdir -p $(DEMO_DIR) && date +%s > $(DEMO_DIR)/started
+	$(PY) -m monai.bundle run training --config_file "$(TRAIN_CONFIG)"
+	$(PY) -m monai_sa2va phantoms $(UNSEEN) --count 64 --seed 9000 --split 0/0/1
+	$(PY) -m monai.bundle run inference --config_file "$(INFERENCE_CONFIG)"
+	$(PY) benchmarks/demo_report.py
+	@echo "demo took $$(( $$(date +%s) - $$(cat $(DEMO_DIR)/started) )) s from the end of the install"
+
+test: install ## Run the whole suite, slow tests included
+	$(PY) -m pytest -m "" $(PYTEST_ARGS)
+
+lint: install ## Check style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean: ## Remove the environment, caches and what the demo wrote
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage $(DEMO_DIR)
