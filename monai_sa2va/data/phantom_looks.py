@@ -136,7 +136,7 @@ def _fundus(scene: Scene) -> BoolMask:
     macula = scene.near(64 - side * 10, 66, 4)
     if "macula" in chosen:
         radii = (scene.between(8, 10.5), scene.between(8, 10.5))
-        scene.add("macula", blob(rng, size, macula, radii), tint * 0.53, soft=1.0)
+        scene.add("macula", blob(rng, size, macula, radii), tint * 0.5, soft=1.0, mottle=0.12)
     if "optic disc" in chosen:
         radius = scene.between(9.5, 12)
         outline = blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15)))
@@ -188,7 +188,8 @@ def _ct(scene: Scene) -> BoolMask:
         scene.add("liver", blob(rng, size, liver, radii, scene.between(-0.5, 0.1), 0.07) & wall, 0.58)
     if "lesion" in chosen:
         places = [scene.near(*liver, 16) for _ in range(rng.integers(1, 4))]
-        scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & wall, 0.24)
+        inner = blob(rng, size, centre, (axes[0] - 12, axes[1] - 12))  # at the dark rim they would show no border
+        scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & inner, 0.24)
     vessels = vessel_tree(
         rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(6, 8), 24, 0.015, 0.7
     )
@@ -270,4 +271,4 @@ _SHARED: dict[str, tuple[frozenset[str], ...]] = {
     "ct": (frozenset({"kidney"}), frozenset({"spine"})),
     "ultrasound": (frozenset({"cyst"}), frozenset({"nodule"})),
 }
-"""Every image holds all of one of these sets: with the vessels, two structures then share their grey values."""
+"""Every image holds all of one of these sets: two structures then share their grey values (in 99 % of images)."""
