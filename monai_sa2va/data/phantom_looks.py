@@ -18,96 +18,14 @@ share them, and light that varies over the image spreads them further: a thresho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
-from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, Field, blob, field, ring, vessel_tree
+from monai_sa2va.data.phantom_scene import Scene
+from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, blob, ring, vessel_tree
 
-__all__ = ["LOOKS", "STRUCTURES", "Scene"]
-
-_PRESENT = 0.76  # chance of a structure that may be missing, before _SHARED is seen to
-_SMALLEST = 30  # a structure with fewer visible pixels (of the reference size) counts as hidden
-
-
-class Scene:
-    """An image in the making and the structures painted so far.
-
-    Args:
-        rng: source of the structures.
-        texture: source of noise, apart, so that the structures are the same at every size.
-        size: side of the image, pixels.
-
-    Attributes:
-        image: (H, W, 3) float64, 0 is black and 1 white.
-        masks: (H, W) bool by name, what has been painted, overlaps and all.
-    """
-
-    def __init__(self, rng: np.random.Generator, texture: np.random.Generator, size: int) -> None:
-        self.rng = rng
-        self.texture = texture
-        self.size = size
-        self.image: Field = np.zeros((size, size, 3))
-        self.masks: dict[str, BoolMask] = {}
-
-    def near(self, x: float, y: float, jitter: float) -> tuple[float, float]:
-        """A point at most ``jitter`` from (x, y) along each axis."""
-        dx, dy = self.rng.uniform(-jitter, jitter, 2)
-        return x + float(dx), y + float(dy)
-
-    def between(self, low: float, high: float) -> float:
-        """A uniform random number."""
-        return float(self.rng.uniform(low, high))
-
-    def noise(self, sigma: float) -> Field:
-        """Smooth noise of mean 0 and deviation 1, see :func:`~monai_sa2va.data.phantom_shapes.field`."""
-        return field(self.texture, self.size, sigma)
-
-    def choose(self, look: str) -> set[str]:
-        """The structures of an image of this look: vessels always, the others by chance."""
-        others = [name for name in STRUCTURES[look] if name != "vessels"]
-        while True:
-            chosen = {name for name in others if self.rng.random() < _PRESENT}
-            if any(group <= chosen for group in _SHARED[look]):
-                return chosen
-
-    def paint(
-        self, mask: BoolMask, colour: float | Sequence[float] | Field, strength: float = 1.0, soft: float = 0.5
-    ) -> None:
-        """Lay a colour over the pixels of ``mask``, its edge smoothed by ``soft`` pixels of the reference size."""
-        if not mask.any():
-            return
-        sigma = soft * self.size / REFERENCE_SIZE
-        margin = math.ceil(4 * sigma) + 1
-        window = []
-        for axis in (1, 0):
-            inside = np.flatnonzero(mask.any(axis=axis))
-            window.append(slice(max(0, int(inside[0]) - margin), int(inside[-1]) + margin + 1))
-        rows, columns = window
-        alpha = gaussian_filter(mask[rows, columns].astype(np.float64), sigma)[..., None] * strength
-        part = self.image[rows, columns]
-        part += alpha * (np.asarray(colour, dtype=np.float64) - part)
-
-    def add(
-        self, name: str, mask: BoolMask, colour: float | Sequence[float] | Field, soft: float = 0.5, mottle: float = 0.0
-    ) -> None:
-        """Paint a named structure in front of the earlier ones; ``mottle`` is the deviation of its brightness."""
-        self.masks[name] = self.masks[name] | mask if name in self.masks else mask
-        self.paint(mask, colour, soft=soft)
-        if mottle:
-            self.image[mask] *= 1 + mottle * self.noise(2.5)[mask][:, None]
-
-    def visible(self) -> dict[str, BoolMask]:
-        """Disjoint masks of what can be seen: later structures win; those that are nearly hidden are left out."""
-        covered = np.zeros((self.size, self.size), dtype=bool)
-        seen: dict[str, BoolMask] = {}
-        for name in reversed(self.masks):
-            mask = self.masks[name] & ~covered
-            covered |= self.masks[name]
-            if mask.sum() >= _SMALLEST * (self.size / REFERENCE_SIZE) ** 2:
-                seen[name] = mask
-        return dict(reversed(seen.items()))
+__all__ = ["LOOKS"]
 
 
 def _place_lesions(scene: Scene, centres: list[tuple[float, float]], radius: tuple[float, float]) -> BoolMask:
@@ -258,17 +176,3 @@ def _ultrasound(scene: Scene) -> BoolMask:
 
 LOOKS: dict[str, Callable[[Scene], BoolMask]] = {"fundus": _fundus, "ct": _ct, "ultrasound": _ultrasound}
 """By name, the function that draws a look into a :class:`Scene` and returns the field of view, (H, W) bool."""
-
-STRUCTURES: dict[str, tuple[str, ...]] = {
-    "fundus": ("macula", "optic disc", "lesion", "vessels"),
-    "ct": ("liver", "lesion", "vessels", "kidney", "spine"),
-    "ultrasound": ("cyst", "nodule", "vessels"),
-}
-"""Names that a look may hold, in paint order: a later structure hides an earlier one."""
-
-_SHARED: dict[str, tuple[frozenset[str], ...]] = {
-    "fundus": (frozenset({"macula"}), frozenset({"optic disc", "lesion"})),
-    "ct": (frozenset({"kidney"}), frozenset({"spine"})),
-    "ultrasound": (frozenset({"cyst"}), frozenset({"nodule"})),
-}
-"""Every image holds all of one of these sets: two structures then share their grey values (in 99 % of images)."""

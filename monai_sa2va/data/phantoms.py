@@ -29,7 +29,8 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_sa2va.data.datalist import DATALIST_NAME, SECTIONS
-from monai_sa2va.data.phantom_looks import LOOKS, STRUCTURES, Scene
+from monai_sa2va.data.phantom_looks import LOOKS
+from monai_sa2va.data.phantom_scene import STRUCTURES, Scene
 from monai_sa2va.data.phantom_shapes import BoolMask, ramp
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, OutputError

@@ -24,7 +24,8 @@ from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from monai_sa2va.data import phantoms as module
 from monai_sa2va.data.datalist import SECTIONS, load_datalist
-from monai_sa2va.data.phantom_looks import LOOKS, STRUCTURES
+from monai_sa2va.data.phantom_looks import LOOKS
+from monai_sa2va.data.phantom_scene import STRUCTURES
 from monai_sa2va.data.phantoms import LABEL_VALUES, SYNONYMS, make_phantom, write_phantoms
 from monai_sa2va.errors import ConfigError, OutputError
 
