@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from monai_sa2va.networks.grounding import GroundingEncoder as GroundingEncoder
     from monai_sa2va.networks.projector import TextHiddenFCs as TextHiddenFCs
     from monai_sa2va.networks.sa2va import Sa2VA as Sa2VA
-    from monai_sa2va.networks.sa2va import Sa2VA as Sa2VAModel
     from monai_sa2va.predictor import Segmentation as Segmentation
     from monai_sa2va.predictor import Segmenter as Segmenter
+
+    Sa2VAModel = Sa2VA
 
 __version__ = "0.1.0"
 

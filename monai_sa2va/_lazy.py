@@ -21,9 +21,7 @@ from typing import Any
 __all__ = ["lazy_attributes"]
 
 
-def lazy_attributes(
-    package: str, exports: Mapping[str, str]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+def lazy_attributes(package: str, exports: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Make the ``__getattr__`` and ``__dir__`` of a package.
 
     Args:

@@ -26,7 +26,17 @@ from monai_sa2va.errors import ConfigError
 
 __all__ = ["collect", "info"]
 
-_PACKAGES = ("torch", "torchvision", "monai", "transformers", "sam2", "pytorch-ignite", "numpy", "pydicom", "monailabel")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "monai",
+    "transformers",
+    "sam2",
+    "pytorch-ignite",
+    "numpy",
+    "pydicom",
+    "monailabel",
+)
 
 
 def info(
