@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ from monai_sa2va.errors import ConfigError, DatalistError
 from monai_sa2va.transforms.geometry import PlaneGeometry
 
 __all__ = ["expand_slices"]
+
+_log = logging.getLogger(__name__)
 
 
 def expand_slices(
@@ -79,6 +82,8 @@ def expand_slices(
             slices = _label_slices(entry, values, geometry)
             if keep == "labelled":
                 slices = [piece for piece in slices if piece[Keys.PROMPTS]]
+                if not slices:
+                    _log.warning("%s: its label holds no value that a prompt names, so no slice is kept", where)
         else:
             raise DatalistError(f"{where}: give one label file, not {label!r}; only keep='all' does without any")
         expanded += slices[::every]

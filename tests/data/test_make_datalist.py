@@ -19,11 +19,13 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from monai.transforms import Compose, LoadImaged
 from PIL import Image
 
 from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.make_datalist import MadeDatalist, make_datalist, parse_prompt_options, write_datalist
 from monai_sa2va.errors import DatalistError, OutputError
+from monai_sa2va.transforms.labels import LabelToMasksd
 
 ALL_TRAINING = {"split": (1, 0, 0)}
 
@@ -266,6 +268,16 @@ def test_what_is_made_can_be_loaded_from_anywhere(tmp_path, monkeypatch):
                 "absent": ["vessels"],
             },
         ]
+
+
+@pytest.mark.parametrize("values", [[1, 1], [255, 255], [128, 128]])
+def test_what_is_made_is_what_the_transforms_take(tmp_path, values):
+    made = make(tmp_path, {"a": values}, "vessels", absent=["stent"])
+    write_datalist(tmp_path / "d.json", made.sections)
+    load = Compose([LoadImaged(["image", "label"], ensure_channel_first=True), LabelToMasksd("label")])
+    sample = load(load_datalist(tmp_path / "d.json")[0])
+    assert sample["gt_masks"].flatten(1).sum(1).tolist() == [2, 0]
+    assert sample["names"] == ["vessels", "stent"]
 
 
 def test_a_datalist_is_written_whole_or_not_at_all(tmp_path):

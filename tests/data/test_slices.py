@@ -96,6 +96,12 @@ def test_255_is_the_foreground_of_a_label_without_other_values(tmp_path, label):
     assert [piece["slice"] for piece in expand_slices([entry])] == [1, 2, 3, 4]
 
 
+def test_a_volume_without_any_slice_is_warned_of(tmp_path, label, caplog):
+    assert expand_slices([{**volume(tmp_path, label), "prompts": {"4": ["cyst"]}}]) == []
+    (message,) = caplog.messages
+    assert message.endswith("v_image.nii.gz: its label holds no value that a prompt names, so no slice is kept")
+
+
 def test_what_can_not_be_sliced_is_named(tmp_path, label):
     entry = volume(tmp_path, label)
     unlabelled = {key: value for key, value in entry.items() if key != "label"}
