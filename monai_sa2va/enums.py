@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["InputRange", "Sa2VAKeys"]
+__all__ = ["InputRange", "MaskScore", "Sa2VAKeys"]
 
 
 class StrEnum(str, Enum):
@@ -50,6 +50,7 @@ class Sa2VAKeys(StrEnum):
     MASKS = "gt_masks"  # (N, H, W) uint8, one a [SEG] of the sample, in the answer's order
     FRAMES_PER_BATCH = "frames_per_batch"  # list[int]: frames of each sample
     LOSS_COUNTS = "loss_counts"  # dict[str, Tensor]: what each loss part's sum is divided by
+    WINDOW_END = "window_end"  # bool: whether the optimizer steps after this micro-batch
     # network outputs
     PRED_MASKS = "pred_masks"
     SEG_STATES = "seg_states"
@@ -67,3 +68,12 @@ class InputRange(StrEnum):
     LOGITS = "logits"
     PROBABILITIES = "probabilities"
     IMAGE = "image"
+
+
+class MaskScore(StrEnum):
+    """Scores of a predicted mask against the true one."""
+
+    DICE = "dice"
+    IOU = "iou"
+    PRECISION = "precision"
+    RECALL = "recall"

@@ -1,0 +1,19 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Losses: mask BCE and Dice, language cross entropy, their weighted sum; point sampling."""
+
+from __future__ import annotations
+
+from monai_sa2va.losses.point_sampling import point_values, sample_points
+from monai_sa2va.losses.sa2va_loss import Sa2VALoss, as_criterion
+
+__all__ = ["Sa2VALoss", "as_criterion", "point_values", "sample_points"]
