@@ -1,0 +1,158 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""How the planes that a radiologist looks at lie in the voxels of a volume: exact index arithmetic, no resampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from monai_sa2va.errors import ConfigError, DataError
+
+__all__ = ["PLANES", "PlaneGeometry"]
+
+PLANES: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
+    "axial": ((2, 1), (1, 1), (0, 1)),
+    "coronal": ((1, 1), (2, -1), (0, 1)),
+    "sagittal": ((0, 1), (2, -1), (1, 1)),
+}
+"""Radiological display: (world axis, direction) of slices, of rows downwards and of columns to the right.
+
+World axes are LPS: 0 towards the patient's left, 1 posterior, 2 superior. Axial: rows go to posterior, columns to left.
+Coronal: rows go to inferior, columns to left. Sagittal: rows go to inferior, columns to posterior. Slices always count
+towards left, posterior, superior ("LPS order").
+"""
+
+_NORMALS = ("sagittal", "coronal", "axial")
+
+
+@dataclass(frozen=True)
+class PlaneGeometry:
+    """Parallel planes of a volume: which voxel axis counts slices, rows and columns, and which way.
+
+    Attributes:
+        shape: voxels of the source along x, y, z.
+        order: the source axes that slices, rows and columns run along.
+        flips: whether slices (in LPS order), rows and columns run against their source axis.
+    """
+
+    shape: tuple[int, int, int]
+    order: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def of_volume(cls, shape: Sequence[int], affine: np.ndarray, axis: int | str) -> PlaneGeometry:
+        """The planes of a volume, in radiological display.
+
+        Args:
+            shape: voxels along x, y, z.
+            affine: (4, 4), index -> RAS in mm; an oblique one counts as its closest axes.
+            axis: ``"axial"``, ``"coronal"``, ``"sagittal"``, or the number (-3 to 2) of the source axis that slices
+                are counted along, displayed as the plane it is closest to.
+
+        Raises:
+            ConfigError: when ``axis`` is none of these.
+            DataError: when the affine tells no orientation.
+        """
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+        # io_orientation: for each source axis the closest world axis and the direction along it
+        closest = nib.io_orientation(lps) if np.isfinite(lps).all() else np.full((3, 2), np.nan)
+        if not np.isfinite(closest).all():
+            raise DataError("the affine is singular or not finite and tells no orientation; write a valid one")
+        if isinstance(axis, int) and -3 <= axis < 3:
+            axis = _NORMALS[int(closest[axis, 0])]
+        if axis not in PLANES:
+            raise ConfigError(f"axis is {axis!r}; allowed: {', '.join(PLANES)}, or a source axis from -3 to 2")
+        order, flips = [], []
+        for world_axis, direction in PLANES[str(axis)]:
+            source = int(np.flatnonzero(closest[:, 0] == world_axis)[0])
+            order.append(source)
+            flips.append(bool(closest[source, 1] != direction))
+        x, y, z = (int(n) for n in shape)
+        return cls((x, y, z), (order[0], order[1], order[2]), (flips[0], flips[1], flips[2]))
+
+    @classmethod
+    def of_picture(cls, shape: Sequence[int]) -> PlaneGeometry:
+        """A picture (X, Y) as a volume of one slice: rows are y, columns are x, as its file has them."""
+        return cls((int(shape[0]), int(shape[1]), 1), (2, 1, 0), (False, False, False))
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return self.shape[self.order[0]]
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Rows H and columns W of a plane."""
+        return self.shape[self.order[1]], self.shape[self.order[2]]
+
+    def source_index(self, index: int) -> int:
+        """Index along the source's own axis of a slice given in LPS order; also the way back."""
+        return self.depth - 1 - index if self.flips[0] else index
+
+    def stack(self, volume: torch.Tensor) -> torch.Tensor:
+        """All planes of a volume, in the source's own slice order.
+
+        Args:
+            volume: (C, X, Y, Z).
+
+        Returns:
+            (D, C, H, W), same dtype.
+        """
+        slices, rows, columns = (axis + 1 for axis in self.order)
+        planes = volume.permute(slices, 0, rows, columns)
+        return planes.flip(self._flipped_dims()).contiguous()
+
+    def unstack(self, planes: torch.Tensor) -> torch.Tensor:
+        """Inverse of :meth:`stack`: (D, N, H, W) -> (N, X, Y, Z)."""
+        slices, rows, columns = (axis + 1 for axis in self.order)
+        back = [0, 0, 0, 0]
+        for position, dim in enumerate((slices, 0, rows, columns)):
+            back[dim] = position
+        return planes.flip(self._flipped_dims()).permute(back).contiguous()
+
+    def take(self, volume: torch.Tensor, index: int) -> torch.Tensor:
+        """One plane of a volume: (C, X, Y, Z) -> (C, H, W); ``index`` is in LPS order."""
+        axis = self.order[0] + 1
+        one = volume.narrow(axis, self.source_index(index), 1)
+        return self.stack(one)[0]
+
+    def put(self, plane: torch.Tensor, index: int) -> torch.Tensor:
+        """A volume that is 0 but for one plane: (N, H, W) -> (N, X, Y, Z); ``index`` is in LPS order."""
+        volume = plane.new_zeros((plane.shape[0], *self.shape))
+        axis = self.order[0] + 1
+        volume.narrow(axis, self.source_index(index), 1).copy_(self.unstack(plane[None]))
+        return volume
+
+    def matrix(self, index: int = 0) -> np.ndarray:
+        """Matrix (4, 4) float64 of (row, column, slices on from ``index``) -> source voxel (x, y, z), homogeneous.
+
+        ``affine @ matrix(index)`` places the plane in the world; its inverse takes points of the source, such as
+        clicks, onto the plane.
+        """
+        result = np.zeros((4, 4))
+        result[3, 3] = 1.0
+        # columns of the matrix are row, column, slice
+        for position, which in enumerate((1, 2, 0)):
+            source, flipped = self.order[which], self.flips[which]
+            result[source, position] = -1.0 if flipped else 1.0
+            result[source, 3] = self.shape[source] - 1 if flipped else 0
+        result[:, 3] += index * result[:, 2]
+        return result
+
+    def _flipped_dims(self) -> list[int]:
+        """Dimensions of (D, C, H, W) to be turned; slices keep the source's order."""
+        return [dim for dim, flipped in ((2, self.flips[1]), (3, self.flips[2])) if flipped]
