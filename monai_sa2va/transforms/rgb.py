@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -24,11 +23,9 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 from monai_sa2va.errors import DataError
-from monai_sa2va.transforms.source import file_name, picture_mode, source_name
+from monai_sa2va.transforms.source import file_name, is_picture, picture_mode, source_name
 
 __all__ = ["ToRGB", "ToRGBD", "ToRGBDict", "ToRGBd"]
-
-_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 
 class ToRGB(Transform):
@@ -63,10 +60,10 @@ class ToRGB(Transform):
 
 
 def _may_have_alpha(image: Any) -> bool:
-    mode, file = picture_mode(image), file_name(image)
+    mode = picture_mode(image)
     if mode:
         return mode in ("LA", "La", "RGBA", "RGBa")
-    return not file or PurePath(file).suffix.lower() in _PICTURE_SUFFIXES
+    return not file_name(image) or is_picture(image)
 
 
 class ToRGBd(MapTransform):

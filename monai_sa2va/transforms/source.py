@@ -24,14 +24,24 @@ from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 
 from monai_sa2va.data.headers import Grid
 
-__all__ = ["file_name", "grid_of", "integer_maximum", "picture_mode", "source_name"]
+__all__ = [
+    "channels_of_one_picture",
+    "file_name",
+    "grid_of",
+    "integer_maximum",
+    "is_picture",
+    "picture_mode",
+    "source_name",
+]
 
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 # Pillow's modes by the largest value that a pixel of theirs can have
 _MODE_MAXIMUM = {
     **{"1": 1},
     **dict.fromkeys(("L", "LA", "La", "RGB", "RGBA", "RGBa", "RGBX"), 255),
     **dict.fromkeys(("I;16", "I;16B", "I;16L", "I;16N"), 65535),
 }
+_ONE_CHANNEL_MODES = ("1", "L", "P", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _DTYPE_MAXIMUM = {"bool": 1, "uint8": 255, "uint16": 65535}
 
 
@@ -59,6 +69,20 @@ def source_name(image: Any, name: Hashable = "image") -> str:
 def picture_mode(image: Any) -> str:
     """Pillow's mode of the file an image was read from (``"L"``, ``"RGBA"``, ...), empty where it was no picture."""
     return str(_meta(image).get("mode", ""))
+
+
+def is_picture(image: Any) -> bool:
+    """Whether the file an image was read from is a picture by its name, rather than a volume or unknown."""
+    return PurePath(file_name(image)).suffix.lower() in _PICTURE_SUFFIXES
+
+
+def channels_of_one_picture(image: Any) -> bool:
+    """Whether the channels are those of one picture (colours, alpha), rather than several files one upon another."""
+    mode = picture_mode(image)
+    if mode:
+        return mode not in _ONE_CHANNEL_MODES
+    # MONAI stacks files along a new first dimension; within a picture the channel is the last
+    return is_picture(image) and _meta(image).get(MetaKeys.ORIGINAL_CHANNEL_DIM) == -1
 
 
 def integer_maximum(image: Any) -> int | None:
