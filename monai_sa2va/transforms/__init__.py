@@ -10,3 +10,38 @@
 # limitations under the License.
 
 """From an image and a sentence to the network's inputs: array transforms ``X`` and dictionary transforms ``Xd``."""
+
+from __future__ import annotations
+
+from monai_sa2va._lazy import lazy_attributes
+
+_TRANSFORMS = {
+    "augment": ("AugmentPlanesd", "RandSideAwareFlipd"),
+    "geometry": ("PlaneGeometry",),
+    "grounding_image": ("GroundingImage", "GroundingImaged"),
+    "intensity": ("WINDOWS", "Window", "Windowd"),
+    "labels": ("LabelMasks", "LabelToMasks", "LabelToMasksd"),
+    "planes": ("ToPlane", "ToPlaned"),
+    "postprocess": ("LogitsToMasks", "LogitsToMasksd", "binarize", "upsample_mask_logits"),
+    "processor": ("Sa2VAProcessor", "Sa2VAProcessord"),
+    "prompts": ("AskAlld", "RandAskd"),
+    "rgb": ("ToRGB", "ToRGBd"),
+    "sides": ("names_side",),
+    "stacks": ("StackPlanes", "StackPlanesd"),
+    "tiles": ("TileImage", "TileImaged", "find_tile_grid"),
+}
+
+
+def _exports() -> dict[str, str]:
+    exports = {}
+    for module, names in _TRANSFORMS.items():
+        for name in names:
+            # MONAI's three spellings of a dictionary transform
+            aliases = [name[:-1] + "D", name[:-1] + "Dict"] if name[0].isupper() and name[-1] == "d" else []
+            exports.update(dict.fromkeys((name, *aliases), f"{__name__}.{module}"))
+    return exports
+
+
+__all__ = sorted(_exports())
+
+__getattr__, __dir__ = lazy_attributes(__name__, _exports())
