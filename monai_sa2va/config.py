@@ -29,6 +29,7 @@ class VisionConfig:
         image_size: side of one square tile, pixels.
         patch_size: side of one patch, pixels.
         norm_type: ``"layer_norm"`` or ``"rms_norm"`` (InternViT-6B).
+        initializer_range: standard deviation of random initial weights.
         qk_norm: whether queries and keys are normalised (InternViT-6B).
     """
 
@@ -43,6 +44,7 @@ class VisionConfig:
     qk_norm: bool = False
     layer_norm_eps: float = 1e-6
     layer_scale_init: float = 0.1
+    initializer_range: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class TextConfig:
     Attributes:
         model_type: ``"qwen2"``, or ``"llama"`` for InternLM2 weights.
         vocab_size: the tokenizer's length, added tokens included.
+        initializer_range: standard deviation of random initial weights; narrow models learn sooner from larger ones.
         rope_scaling: as transformers names it, e.g. ``{"rope_type": "dynamic", "factor": 2.0}``.
     """
 
@@ -65,6 +68,7 @@ class TextConfig:
     max_position_embeddings: int = 32768
     rope_theta: float = 1e6
     rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
     rope_scaling: dict[str, Any] | None = None
 
 

@@ -1,0 +1,70 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Windows of micro-batches that make one optimizer step, with what each has to know of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError
+
+__all__ = ["AccumulationWindows"]
+
+
+class AccumulationWindows:
+    """Iterate over a loader in windows of ``steps`` micro-batches.
+
+    A loss part is a sum divided by a count. For the gradients of several micro-batches to add up to exactly those of
+    one large batch, every one of them has to be divided by the count of the whole window, so a window is collected
+    before its first micro-batch is handed out.
+
+    Args:
+        loader: of collated batches; the last window of an epoch may be shorter.
+        steps: micro-batches a window.
+        count: what a batch counts, by loss part: :meth:`monai_sa2va.networks.sa2va.Sa2VA.loss_counts`.
+
+    Raises:
+        ConfigError: when ``steps`` is below 1.
+    """
+
+    def __init__(
+        self, loader: Iterable[dict[str, Any]], steps: int, count: Callable[[Mapping[str, Any]], dict[str, float]]
+    ) -> None:
+        if steps < 1:
+            raise ConfigError(f"accumulation_steps is {steps}; at least 1 is needed")
+        self.loader, self.steps, self.count = loader, steps, count
+
+    def __len__(self) -> int:
+        """Number of micro-batches."""
+        return len(self.loader)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield micro-batches with ``loss_counts`` of their window and ``window_end``."""
+        window: list[dict[str, Any]] = []
+        for batch in self.loader:
+            window.append(batch)
+            if len(window) == self.steps:
+                yield from self._release(window)
+                window = []
+        yield from self._release(window)
+
+    def _release(self, window: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        totals: dict[str, float] = {}
+        for batch in window:
+            for part, value in self.count(batch).items():
+                totals[part] = totals.get(part, 0.0) + value
+        # no object or no answer in a whole window: its sum is zero, and so is the part
+        totals = {part: max(value, 1.0) for part, value in totals.items()}
+        for number, batch in enumerate(window, start=1):
+            yield {**batch, Keys.LOSS_COUNTS: totals, Keys.WINDOW_END: number == len(window)}

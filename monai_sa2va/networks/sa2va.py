@@ -1,0 +1,267 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Sa2VA: where the multimodal LLM, the projector and SAM2 meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.data.tokenizer import load_tokenizer
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import DataError
+from monai_sa2va.losses.sa2va_loss import as_criterion
+from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
+from monai_sa2va.networks.mllm import build_mllm
+from monai_sa2va.networks.presets import get_preset
+from monai_sa2va.networks.projector import TextHiddenFCs
+from monai_sa2va.transforms.processor import Sa2VAProcessor
+
+__all__ = ["DEFAULT_TEXT", "ImageEncoding", "Sa2VA", "Sa2VAModel"]
+
+DEFAULT_TEXT = "Segment the vessels."
+IGNORED_LABEL = -100
+
+
+class ImageEncoding(NamedTuple):
+    """Everything about one image that no prompt changes.
+
+    Attributes:
+        tokens: (image tokens, D) features for the language model.
+        maps: SAM2's feature maps of its frames, finest first.
+    """
+
+    tokens: torch.Tensor
+    maps: list[torch.Tensor]
+
+
+class Sa2VA(nn.Module):
+    """A multimodal LLM whose [SEG] tokens prompt SAM2.
+
+    Args:
+        config: geometry; a :class:`Sa2VAConfig`, its dictionary, or the name of a preset.
+        criterion: computes the losses where targets are given: a :class:`~monai_sa2va.losses.Sa2VALoss`, or any
+            MONAI segmentation loss, which then takes the place of the mask and Dice parts.
+        seed: for the initial weights; ``None`` leaves torch's generator as it is.
+
+    Example:
+        >>> network = Sa2VA("tiny", seed=0)
+        >>> network(torch.rand(1, 3, 128, 128), text="Segment the vessels.").shape
+        torch.Size([1, 1, 128, 128])
+    """
+
+    def __init__(
+        self,
+        config: Sa2VAConfig | Mapping[str, Any] | str,
+        criterion: nn.Module | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(config, str):
+            config = get_preset(config)
+        elif not isinstance(config, Sa2VAConfig):
+            config = Sa2VAConfig.from_dict(dict(config))
+        self.config = config
+        self.tokenizer = load_tokenizer(config)
+        self.processor = Sa2VAProcessor(config, self.tokenizer)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.mllm = build_mllm(config, self.processor.image_token_id)
+            self.text_hidden_fcs = TextHiddenFCs(
+                config.text.hidden_size, config.grounding.hidden_dim, config.projector_hidden
+            )
+            self.grounding_encoder = GroundingEncoder(config.grounding)
+        self.criterion = as_criterion(criterion)
+
+    @property
+    def vision_tower(self) -> nn.Module:
+        """The MLLM's vision tower."""
+        tower: nn.Module = self.mllm.model.vision_tower
+        return tower
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The MLLM's language model, without its head."""
+        model: nn.Module = self.mllm.model.language_model
+        return model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Recompute the MLLM's activations in the backward pass instead of keeping them."""
+        self.mllm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def forward(self, data: Mapping[str, Any] | torch.Tensor, text: str | None = None) -> Any:
+        """Segment a batch, or one image tensor by a sentence.
+
+        Args:
+            data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t), ``g_pixel_values``
+                (frames of the batch, 3, S, S), ``input_ids`` (B, L), ``attention_mask`` (B, L), optionally
+                ``frames_per_batch`` (B ints), ``labels`` (B, L), ``gt_masks`` (frames, N, H, W) and ``loss_counts``;
+                or an image tensor (B, 3, H, W), 0 to 1, for which ``text`` is the prompt.
+            text: the sentence, with an image tensor.
+
+        Returns:
+            For an image tensor the logits (B, 1, H, W). For a batch a dictionary: ``pred_masks``
+            (frames, N, S/4, S/4) logits, ``seg_states`` (objects of the batch, D), ``object_scores`` and
+            ``iou_scores`` (frames, N); slots beyond a sample's own objects hold ``ABSENT_LOGIT`` and 0. With
+            ``gt_masks`` also ``loss_mask``, ``loss_dice``, ``loss_lang`` and ``loss``.
+
+        Raises:
+            DataError: when shapes don't fit together.
+        """
+        if isinstance(data, torch.Tensor):
+            return self._segment_tensor(data, DEFAULT_TEXT if text is None else text)
+        input_ids = data[Keys.INPUT_IDS]
+        states = self._states(input_ids, data.get(Keys.ATTENTION_MASK), self._image_tokens(data))
+        objects = self.objects_per_sample(input_ids)
+        frames = data.get(Keys.FRAMES_PER_BATCH) or [1] * len(objects)
+        images = data[Keys.GROUNDING_PIXEL_VALUES]
+        if sum(int(n) for n in frames) != len(images):
+            raise DataError(f"frames_per_batch adds up to {sum(frames)} frames, g_pixel_values has {len(images)}")
+        index = ObjectIndex.build(objects, [int(n) for n in frames], images.device)
+        seg_states = states[input_ids == self.processor.seg_token_id]
+        found = self.grounding_encoder.decode(
+            self.grounding_encoder.encode(images), self.text_hidden_fcs(seg_states), index
+        )
+        output = self._padded(found, index, n_frames=len(images), n_slots=max(objects, default=0))
+        output[Keys.SEG_STATES] = seg_states
+        if data.get(Keys.MASKS) is not None:
+            output.update(self._losses(data, states, found, index))
+        return output
+
+    def objects_per_sample(self, input_ids: torch.Tensor) -> list[int]:
+        """Number of [SEG] tokens of each sample of ``input_ids`` (B, L)."""
+        counts: list[int] = (input_ids == self.processor.seg_token_id).sum(1).tolist()
+        return counts
+
+    def loss_counts(self, data: Mapping[str, Any]) -> dict[str, float]:
+        """What the sums of the loss parts are divided by: number of masks and of supervised tokens in a batch."""
+        objects = self.objects_per_sample(data[Keys.INPUT_IDS])
+        frames = data.get(Keys.FRAMES_PER_BATCH) or [1] * len(objects)
+        masks = sum(n * int(f) for n, f in zip(objects, frames, strict=True))
+        labels = data.get(Keys.LABELS)
+        tokens = 0 if labels is None else int((labels[:, 1:] != IGNORED_LABEL).sum())
+        return {"masks": float(masks), "tokens": float(tokens)}
+
+    def encode_image(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> ImageEncoding:
+        """Encode one image once, for any number of prompts.
+
+        Args:
+            pixel_values: (tiles, 3, t, t) float.
+            g_pixel_values: (frames, 3, S, S) float.
+        """
+        return ImageEncoding(self.mllm.encode_image(pixel_values), self.grounding_encoder.encode(g_pixel_values))
+
+    def segment(
+        self, encoding: ImageEncoding, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> tuple[list[int], GroundingOutput]:
+        """Segment one encoded image by several prompts, each with its answer, in one pass.
+
+        Args:
+            encoding: from :meth:`encode_image`.
+            input_ids: (P, L) int64, prompts with answers.
+            attention_mask: (P, L) int64.
+
+        Returns:
+            The number of objects of each prompt, and the masks of all: by prompt, then frame, then object.
+        """
+        prompts = len(input_ids)
+        states = self._states(input_ids, attention_mask, encoding.tokens.repeat(prompts, 1))
+        embeddings = self.text_hidden_fcs(states[input_ids == self.processor.seg_token_id])
+        objects = self.objects_per_sample(input_ids)
+        n_frames = len(encoding.maps[-1])
+        index = ObjectIndex.build(objects, [n_frames] * prompts, input_ids.device)
+        # every prompt sees the same frames
+        index = index._replace(frame=index.frame % n_frames)
+        return objects, self.grounding_encoder.decode(encoding.maps, embeddings, index)
+
+    def _image_tokens(self, data: Mapping[str, Any]) -> torch.Tensor | None:
+        pixels = data.get(Keys.PIXEL_VALUES)
+        return None if pixels is None else self.mllm.encode_image(pixels)
+
+    def _states(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_tokens: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self.mllm.hidden_states(self.mllm.embed(input_ids, image_tokens), attention_mask)
+
+    def _padded(self, found: GroundingOutput, index: ObjectIndex, n_frames: int, n_slots: int) -> dict[str, Any]:
+        masks = found.masks.new_full((n_frames, n_slots, *found.masks.shape[-2:]), ABSENT_LOGIT)
+        place = (index.frame, index.slot)
+        zeros = found.iou_scores.new_zeros((n_frames, n_slots))
+        return {
+            Keys.PRED_MASKS: masks.index_put(place, found.masks),
+            Keys.IOU_SCORES: zeros.index_put(place, found.iou_scores),
+            Keys.OBJECT_SCORES: zeros.index_put(place, found.object_scores.to(zeros.dtype)),
+        }
+
+    def _losses(
+        self, data: Mapping[str, Any], states: torch.Tensor, found: GroundingOutput, index: ObjectIndex
+    ) -> dict[str, torch.Tensor]:
+        truth = data[Keys.MASKS]
+        slots = int(index.slot.max()) + 1 if len(index.slot) else 0
+        if truth.ndim != 4 or len(truth) != len(data[Keys.GROUNDING_PIXEL_VALUES]) or truth.shape[1] < slots:
+            raise DataError(
+                f"gt_masks has shape {tuple(truth.shape)}; expected ({len(data[Keys.GROUNDING_PIXEL_VALUES])}, "
+                f"{slots} or more, H, W): one mask a [SEG] token"
+            )
+        language: dict[str, torch.Tensor] = {}
+        if data.get(Keys.LABELS) is not None:
+            targets = data[Keys.LABELS][:, 1:]
+            supervised = targets != IGNORED_LABEL
+            language["language_logits"] = self.mllm.vocabulary_logits(states[:, :-1][supervised])
+            language["language_targets"] = targets[supervised]
+        losses: dict[str, torch.Tensor] = self.criterion(
+            found.masks,
+            truth[index.frame, index.slot],
+            iou_scores=found.iou_scores,
+            object_scores=found.object_scores,
+            counts=data.get(Keys.LOSS_COUNTS),
+            **language,
+        )
+        return losses
+
+    def _segment_tensor(self, images: torch.Tensor, text: str) -> torch.Tensor:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise DataError(f"the image has shape {tuple(images.shape)}; expected (B, 3, H, W) with values 0 to 1")
+        pictures = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        masks = []
+        for picture in pictures:
+            sample = self.processor.prompt(picture, text)
+            encoding = self.encode_image(
+                sample[Keys.PIXEL_VALUES].to(self.device, self.dtype),
+                sample[Keys.GROUNDING_PIXEL_VALUES].to(self.device, self.dtype),
+            )
+            ids = sample[Keys.INPUT_IDS].unsqueeze(0).to(self.device)
+            _, found = self.segment(encoding, ids, torch.ones_like(ids))
+            # the union of a sentence's objects: this door has one channel
+            masks.append(found.masks.amax(0, keepdim=True))
+        side = self.config.grounding.image_size
+        logits = F.interpolate(torch.stack(masks), size=(side, side), mode="bilinear", align_corners=False)
+        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False).to(images.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the parameters."""
+        return next(self.parameters()).dtype
+
+
+Sa2VAModel = Sa2VA

@@ -1,0 +1,108 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Chat templates by name, and conversations as token ids with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from monai_sa2va.errors import ConfigError
+
+__all__ = ["CHAT_TEMPLATES", "IGNORED_LABEL", "ChatTemplate", "Control", "Segments", "encode", "encode_conversation"]
+
+IGNORED_LABEL = -100
+"""Label of a position that isn't learnt."""
+
+
+class Control(str):
+    """Text that may become control tokens. Plain ``str`` never does, whatever a user typed."""
+
+    __slots__ = ()
+
+
+Segments = Sequence[str]
+"""A text in pieces, each plain or :class:`Control`."""
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The markup around a turn; ``{input}`` of the reference's templates is what stands between the two parts.
+
+    Attributes:
+        before: what opens a question.
+        between: what closes the question and opens the answer.
+        suffix: what closes an answer, and ends generation.
+        separator: what stands between turns; never learnt.
+    """
+
+    before: str
+    between: str
+    suffix: str
+    separator: str = "\n"
+
+
+CHAT_TEMPLATES: dict[str, ChatTemplate] = {
+    "qwen_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "internlm2_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "phi3_chat": ChatTemplate("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
+}
+"""The reference's templates; none adds a system prompt."""
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, segments: Segments) -> list[int]:
+    """Token ids of a text in pieces.
+
+    Neighbouring pieces of one kind are joined first, so that a byte-pair encoding sees them as one text.
+    """
+    ids: list[int] = []
+    run, control = "", False
+    for piece in [*segments, Control("")]:
+        kind = isinstance(piece, Control)
+        if kind != control or piece == "":
+            if run:
+                ids += tokenizer.encode(run, add_special_tokens=False, split_special_tokens=not control)
+            run, control = "", kind
+        run += piece
+    return ids
+
+
+def encode_conversation(
+    tokenizer: PreTrainedTokenizerBase, template: str, turns: Sequence[tuple[Segments, Segments | None]]
+) -> tuple[list[int], list[int]]:
+    """Token ids and labels of a conversation.
+
+    Args:
+        tokenizer: turns text into ids.
+        template: name in :data:`CHAT_TEMPLATES`.
+        turns: (question, answer) pairs; ``None`` in place of the last answer leaves the turn open for generation.
+
+    Returns:
+        Ids and labels, of equal length. Only answers and the suffix that ends them are labelled.
+
+    Raises:
+        ConfigError: for an unknown template.
+    """
+    if template not in CHAT_TEMPLATES:
+        raise ConfigError(f"template is {template!r}; known: {', '.join(CHAT_TEMPLATES)}")
+    chat = CHAT_TEMPLATES[template]
+    ids: list[int] = []
+    labels: list[int] = []
+    for number, (question, answer) in enumerate(turns):
+        opening = Control(chat.separator + chat.before if number else chat.before)
+        asked = encode(tokenizer, [opening, *question, Control(chat.between)])
+        told = [] if answer is None else encode(tokenizer, [*answer, Control(chat.suffix)])
+        ids += asked + told
+        labels += [IGNORED_LABEL] * len(asked) + told
+    return ids, labels

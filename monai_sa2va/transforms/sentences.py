@@ -1,0 +1,143 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Sentences: the ways to ask for a structure, to answer, and to find its name in a user's prompt."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from monai_sa2va.errors import PromptError
+from monai_sa2va.transforms.chat import Control, Segments
+
+__all__ = [
+    "ANSWERS",
+    "MAX_PROMPT_LENGTH",
+    "QUESTIONS",
+    "answer_segments",
+    "check_prompt",
+    "join_phrases",
+    "parse_phrases",
+]
+
+MAX_PROMPT_LENGTH = 2000
+"""Longest prompt, in characters."""
+
+QUESTIONS: tuple[str, ...] = (
+    "Segment the {}.",
+    "Please segment the {}.",
+    "Segment the {} in this image.",
+    "Please segment the {} in this image.",
+    "Can you segment the {} in this image?",
+    "Could you outline the {}?",
+    "Outline the {}.",
+    "Show me the {}.",
+    "Where is the {}?",
+    "Find the {} in this picture.",
+    "Mark the {} please.",
+    "Highlight the {} in the scan.",
+    "Delineate the {}.",
+    "I need a mask of the {}.",
+    "{}",
+    "What belongs to the {} here?",
+    "Draw the contour of the {}.",
+    "Locate the {} and segment it.",
+    "Give me the segmentation of the {}.",
+    "Which pixels are {}?",
+)
+"""Ways to ask; ``{}`` is the phrase."""
+
+ANSWERS: tuple[str, ...] = (
+    "Sure, {}.",
+    "It is {}.",
+    "Sure, it is {}.",
+    "Sure, the segmentation result is {}.",
+    "{}.",
+)
+"""The official forms of an answer; ``{}`` stands for the objects."""
+
+_LEAD = re.compile(
+    r"^(?:(?:please|kindly|now)[\s,]+)*"
+    r"(?:(?:can|could|would|will)\s+you\s+(?:please\s+)?)?"
+    r"(?:segment|outline|delineate|contour|highlight|mark|locate|find|show(?:\s+me)?|where\s+(?:is|are))\s+"
+    r"(?:out\s+)?(?:all\s+)?(?:(?:the|a|an|any|this|these)\s+)?",
+    re.IGNORECASE,
+)
+_TAIL = re.compile(
+    r"(?:[\s,]+(?:please|and\s+segment\s+it"
+    r"|(?:in|on|of|from)\s+(?:this|the)\s+(?:image|picture|scan|slice|photo|photograph|volume|frame|ct|mri?|x-?ray)))+$",
+    re.IGNORECASE,
+)
+_AND = re.compile(r"\s*(?:,\s*and|,|\band\b)\s*(?:(?:the|a|an|any)\s+)?", re.IGNORECASE)
+_MAX_BARE_WORDS = 4
+
+
+def check_prompt(text: str) -> str:
+    """Return a prompt with its white space trimmed.
+
+    Raises:
+        PromptError: when it is no text, empty, or longer than :data:`MAX_PROMPT_LENGTH` characters.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError("the prompt is empty; write what to segment, e.g. 'Segment the vessels.'")
+    if len(text) > MAX_PROMPT_LENGTH:
+        raise PromptError(f"the prompt has {len(text)} characters; at most {MAX_PROMPT_LENGTH} are taken")
+    return text.strip()
+
+
+def parse_phrases(text: str) -> list[str] | None:
+    """Names of the structures in a sentence of a common form.
+
+    Args:
+        text: e.g. ``"Please segment the vessels and the optic disc in this image."`` or a bare ``"optic disc"``.
+
+    Returns:
+        E.g. ``["vessels", "optic disc"]``, or ``None`` when the sentence has another form and has to be read by the
+        language model.
+    """
+    body = check_prompt(text).rstrip(".?! \t\r\n")
+    lead = _LEAD.match(body)
+    rest = _TAIL.sub("", body[lead.end() :] if lead else body)
+    if lead is None and (len(rest.split()) > _MAX_BARE_WORDS or text.rstrip().endswith("?")):
+        return None
+    phrases = [phrase.strip(" \"'“”‘’") for phrase in _AND.split(rest)]
+    if not phrases or not all(phrases):
+        return None
+    return phrases
+
+
+def join_phrases(phrases: Sequence[str]) -> str:
+    """Phrases as running text: ``"a"``, ``"a and b"``, ``"a, b and c"``."""
+    return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]])) if phrases else ""
+
+
+def answer_segments(phrases: Sequence[str], form: str = ANSWERS[0], named: bool = True) -> list[str]:
+    """An answer with one [SEG] an object.
+
+    Args:
+        phrases: the objects; a user's text, which never becomes a control token.
+        form: one of :data:`ANSWERS`.
+        named: whether each [SEG] stands behind its phrase: ``<p>vessels</p> [SEG]``.
+
+    Returns:
+        Pieces for :func:`~monai_sa2va.transforms.chat.encode`.
+    """
+    before, after = form.split("{}")
+    pieces: list[str] = [before]
+    for number, phrase in enumerate(phrases):
+        if number:
+            pieces.append(" and " if number == len(phrases) - 1 else ", ")
+        if named:
+            pieces += [Control("<p>"), phrase, Control("</p>"), " "]
+        pieces.append(Control("[SEG]"))
+    result: Segments = [*pieces, after]
+    return list(result)
