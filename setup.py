@@ -13,14 +13,33 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+# Named one by one, so that what a training run left under bundle/ stays at home.
+BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/model.pt")
+
+
+class BuildWithBundle(build_py):
+    """Copies the bundle to ``monai_sa2va/_bundle``; an editable install finds it in the checkout instead."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        source = Path("bundle")
+        for path in (found for pattern in BUNDLE_FILES for found in source.glob(pattern) if found.is_file()):
+            target = Path(self.build_lib, "monai_sa2va", "_bundle", path.relative_to(source))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
 
 setup(
-    packages=[*find_packages(include=["monai_sa2va", "monai_sa2va.*"]), "monai_sa2va._bundle"],
-    package_dir={"monai_sa2va._bundle": "bundle"},
-    package_data={
-        "monai_sa2va": ["py.typed"],
-        # named one by one, so that what a training run left under bundle/ stays at home
-        "monai_sa2va._bundle": ["LICENSE", "configs/*", "docs/*", "models/model.pt"],
-    },
+    packages=find_packages(include=["monai_sa2va", "monai_sa2va.*"]),
+    package_dir={"": "."},  # named, so that an editable install is a plain path, which type checkers follow too
+    package_data={"monai_sa2va": ["py.typed"]},
+    cmdclass={"build_py": BuildWithBundle},
 )
