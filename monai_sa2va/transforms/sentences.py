@@ -109,7 +109,7 @@ def parse_phrases(text: str) -> list[str] | None:
     rest = _TAIL.sub("", body[lead.end() :] if lead else body)
     if lead is None and (len(rest.split()) > _MAX_BARE_WORDS or text.rstrip().endswith("?")):
         return None
-    phrases = [phrase.strip(" \"'“”‘’") for phrase in _AND.split(rest)]
+    phrases = [phrase.strip(" \"'\u201c\u201d\u2018\u2019") for phrase in _AND.split(rest)]
     if not phrases or not all(phrases):
         return None
     return phrases
