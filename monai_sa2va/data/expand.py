@@ -1,0 +1,40 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One entry a prompt, so that each structure of an image is asked for by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+
+__all__ = ["one_prompt_each"]
+
+
+def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Repeat each entry once a prompt, with that prompt alone.
+
+    In one conversation a later answer sees the earlier ones. A user asks for one structure at a time, and so should a
+    validation.
+
+    Args:
+        entries: of a datalist, as :func:`~monai_sa2va.data.datalist.load_datalist` gives them.
+
+    Returns:
+        Entries with one prompt each, and without absent phrases.
+    """
+    return [
+        {**{key: value for key, value in entry.items() if key != Keys.ABSENT}, Keys.PROMPTS: {key: phrases}}
+        for entry in entries
+        for key, phrases in entry[Keys.PROMPTS].items()
+    ]

@@ -1,0 +1,144 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What a training run says of itself: progress bars, a log line now and then, TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.networks.parts import trainable_summary
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from monai_sa2va.engines.trainer import Sa2VATrainer
+
+__all__ = ["EvaluationStats", "TrainingStats"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class TrainingStats:
+    """Log loss parts, learning rate, gradient norm and throughput, averaged over some iterations.
+
+    Args:
+        log_dir: of TensorBoard's files; ``None`` writes none.
+        interval: optimizer steps between two lines.
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(self, log_dir: str | Path | None = None, interval: int = 20, progress: bool = True) -> None:
+        self.log_dir, self.interval, self.progress = log_dir, interval, progress
+        self._writer: SummaryWriter | None = None
+        self._sums: dict[str, float] = {}
+        self._samples = self._steps = 0
+        self._since = 0.0
+
+    def attach(self, engine: Sa2VATrainer) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+        if self.progress:
+            ProgressBar(desc="train").attach(engine, output_transform=lambda output: {"loss": float(output[Keys.LOSS])})
+
+    def started(self, engine: Sa2VATrainer) -> None:
+        """Say what is trained."""
+        if self.log_dir is not None:
+            # imported here: TensorBoard takes seconds to load, and evaluation doesn't need it
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.log_dir))
+        network = getattr(engine.network, "module", engine.network)
+        for part, (trained, total) in trainable_summary(network).items():
+            _LOGGER.info("%-34s %12s of %12s parameters trained", part, f"{trained:,}", f"{total:,}")
+        self._reset(engine)
+
+    def iteration_completed(self, engine: Sa2VATrainer) -> None:
+        """Add a micro-batch; write a line where enough optimizer steps are done."""
+        output, batch = engine.state.output, engine.state.batch
+        for key, value in output.items():
+            if key.startswith("loss"):
+                # a window's micro-batches each hold their share of its loss: they are added, not averaged
+                self._sums[key] = self._sums.get(key, 0.0) + float(value)
+        self._samples += len(batch[Keys.INPUT_IDS])
+        done = engine.state.optimizer_steps - self._steps
+        if done >= self.interval and batch[Keys.WINDOW_END]:
+            self._write(engine, done)
+            self._reset(engine)
+
+    def completed(self, engine: Sa2VATrainer) -> None:
+        """Close TensorBoard's file."""
+        done = engine.state.optimizer_steps - self._steps
+        if done:
+            self._write(engine, done)
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, engine: Sa2VATrainer, done: int) -> None:
+        values = {key: total / done for key, total in self._sums.items()}
+        values |= {"lr": engine.state.lr, "grad_norm": engine.state.grad_norm}
+        values["samples_per_s"] = self._samples / max(time.perf_counter() - self._since, 1e-9)
+        _LOGGER.info(
+            "epoch %d step %d: %s",
+            engine.state.epoch,
+            engine.state.optimizer_steps,
+            ", ".join(f"{key} {value:.4g}" for key, value in values.items()),
+        )
+        if self._writer is not None:
+            for key, value in values.items():
+                self._writer.add_scalar(f"train/{key}", value, engine.state.optimizer_steps)
+
+    def _reset(self, engine: Sa2VATrainer) -> None:
+        self._sums, self._samples, self._steps = {}, 0, engine.state.optimizer_steps
+        self._since = time.perf_counter()
+
+
+class EvaluationStats:
+    """Log an evaluator's metrics at the end of each epoch, mean first, then by prompt.
+
+    Args:
+        log_dir: of TensorBoard's files; ``None`` writes none.
+        progress: whether to show a progress bar.
+        trainer: whose optimizer steps TensorBoard counts by; without one its epochs count.
+    """
+
+    def __init__(
+        self, log_dir: str | Path | None = None, progress: bool = True, trainer: Sa2VATrainer | None = None
+    ) -> None:
+        self.log_dir, self.progress, self.trainer = log_dir, progress, trainer
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        if self.progress:
+            ProgressBar(desc="validate").attach(engine)
+
+    def epoch_completed(self, engine: Engine) -> None:
+        """Write the metrics."""
+        metrics: dict[str, Any] = engine.state.metrics
+        for key in sorted(metrics, key=lambda name: ("/" in name, name)):
+            _LOGGER.info("%-40s %.4f", key, metrics[key])
+        if self.log_dir is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            step = engine.state.epoch if self.trainer is None else self.trainer.state.optimizer_steps
+            with SummaryWriter(str(self.log_dir)) as writer:
+                for key, value in metrics.items():
+                    writer.add_scalar(f"validation/{key}", value, step)

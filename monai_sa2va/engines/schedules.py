@@ -1,0 +1,70 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Learning-rate schedules, counted in optimizer steps."""
+
+from __future__ import annotations
+
+import logging
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+
+from monai_sa2va.errors import ConfigError
+
+__all__ = ["optimizer_steps_per_epoch", "warmup_cosine"]
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def optimizer_steps_per_epoch(micro_batches: int, accumulation_steps: int) -> int:
+    """Optimizer steps of an epoch of ``micro_batches``, its short last window counted."""
+    return -(-micro_batches // accumulation_steps)
+
+
+def warmup_cosine(
+    optimizer: Optimizer,
+    warmup_steps: int = 366,
+    total_steps: int = 12192,
+    start_lr: float = 1e-5,
+    planned_steps: int | None = None,
+) -> SequentialLR:
+    """Linear warm-up from ``start_lr`` to the optimizer's rate, then a cosine to 0.
+
+    Args:
+        optimizer: its current rate is the highest one.
+        warmup_steps: optimizer steps of the warm-up.
+        total_steps: optimizer steps in all.
+        start_lr: rate of the first step, above 0 and not above the optimizer's.
+        planned_steps: optimizer steps that the run is going to make; where they are not ``total_steps``, a warning
+            says so.
+
+    Raises:
+        ConfigError: when the numbers don't fit together.
+    """
+    highest = optimizer.param_groups[0]["lr"]
+    if not 0 <= warmup_steps < total_steps:
+        raise ConfigError(f"warmup_steps is {warmup_steps}, total_steps {total_steps}; 0 <= warm-up < total is needed")
+    if not 0 < start_lr <= highest:
+        raise ConfigError(f"warmup_start_lr is {start_lr}, learning_rate {highest}; 0 < start <= rate is needed")
+    if planned_steps is not None and planned_steps != total_steps:
+        _LOGGER.warning(
+            "the schedule has %d optimizer steps (%d of warm-up), this run makes %d: pass --total_steps and "
+            "--warmup_steps to fit them",
+            total_steps,
+            warmup_steps,
+            planned_steps,
+        )
+    warmup = LinearLR(optimizer, start_factor=start_lr / highest, total_iters=max(warmup_steps, 1))
+    cosine = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
+    if warmup_steps == 0:
+        return SequentialLR(optimizer, [cosine], milestones=[])
+    return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
