@@ -1,0 +1,101 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loading weights: strictly, safely, and with one clear line where they don't fit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from monai_sa2va.errors import CheckpointError
+
+__all__ = ["load_weights", "read_weights"]
+
+_SHOWN = 3
+_SAFETENSORS = ".safetensors"
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a file of weights, without running any code that it may hold.
+
+    Args:
+        path: a ``.safetensors`` file, or what ``torch.save`` wrote: a state dictionary, or a dictionary that holds one
+            under ``"model"``, as MONAI's ``CheckpointSaver`` writes it.
+
+    Returns:
+        Tensors on the CPU, by parameter name.
+
+    Raises:
+        CheckpointError: when the file is missing, unreadable, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+    try:
+        if path.suffix.lower() == _SAFETENSORS:
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # torch has no error class of its own for damaged files
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path.name} can't be read as a checkpoint: {reason}") from error
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        content = content["model"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise CheckpointError(f"{path.name} holds no state dictionary, and none under 'model'; save one there")
+    return {str(key): value for key, value in content.items()}
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Load weights into a network; every parameter has to be there, with its shape, and nothing else.
+
+    Args:
+        network: changed in place, and only where all fits.
+        path: as for :func:`read_weights`.
+
+    Raises:
+        CheckpointError: when the file can't be read, or keys are missing, unexpected or of another shape.
+    """
+    weights = read_weights(path)
+    own = network.state_dict()
+    faults = [
+        _listed("missing", sorted(own.keys() - weights.keys())),
+        _listed("unexpected", sorted(weights.keys() - own.keys())),
+        _listed(
+            "of another shape",
+            [
+                f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+                for key in sorted(own.keys() & weights.keys())
+                if own[key].shape != weights[key].shape
+            ],
+        ),
+    ]
+    if any(faults):
+        raise CheckpointError(
+            f"{Path(path).name} doesn't fit this network: {'; '.join(filter(None, faults))}. "
+            "Give the checkpoint that was trained with this bundle's network_def"
+        )
+    network.load_state_dict(weights)
+
+
+def _listed(what: str, keys: Sequence[str]) -> str:
+    shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
+    return f"{len(keys)} keys {what} ({shown})" if keys else ""

@@ -1,0 +1,197 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One picture, any number of prompts: encoded once, answered in batched passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from torch.nn.utils.rnn import pad_sequence
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.inferers.naming import read_phrases
+from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
+from monai_sa2va.transforms.picture import to_picture
+from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
+from monai_sa2va.transforms.sentences import check_prompt, parse_phrases
+
+__all__ = ["MAX_OBJECTS", "ImageInferer", "ImageResult", "check_prompts"]
+
+MAX_OBJECTS = 64
+"""Most structures that one sentence may name."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageResult:
+    """What the network says of one picture.
+
+    Attributes:
+        masks: (N, H, W) bool on the CPU, one an object, by prompt and then in the answer's order.
+        names: of the N objects.
+        prompt_indices: which prompt each of the N objects belongs to.
+        presence: (N,) float32, 0 to 1: the sigmoid of SAM2's object score.
+        iou_scores: (N,) float32, 0 to 1: the IoU that SAM2 predicts for its mask.
+        answers: the answer to each prompt.
+        phrases: the structures that each prompt was found to name; given back to :class:`ImageInferer` they spare the
+            other slices of a volume the finding, and keep their objects the same.
+    """
+
+    masks: torch.Tensor
+    names: list[str]
+    prompt_indices: list[int]
+    presence: torch.Tensor
+    iou_scores: torch.Tensor
+    answers: list[str]
+    phrases: list[list[str]]
+
+
+class ImageInferer(Inferer):
+    """Segments one picture by sentences.
+
+    The picture is encoded once. Each prompt and its known answer, one [SEG] an object, make one row of a batch; a
+    sentence that names nothing by a common form is read by the language model first, where the checkpoint's answers
+    name their objects. Masks come from logits that two bilinear steps bring to the picture's size, at logit > 0; below
+    the configuration's ``presence_threshold`` they are emptied.
+
+    Args:
+        amp: autocast to bfloat16 on the network's device; ``False`` leaves an outer autocast as it is.
+        max_prompts: prompts of one pass; less needs less memory.
+
+    Raises:
+        ConfigError: when ``max_prompts`` is less than 1.
+    """
+
+    def __init__(self, amp: bool = False, max_prompts: int = 32) -> None:
+        super().__init__()
+        if max_prompts < 1:
+            raise ConfigError(f"max_prompts is {max_prompts}; at least 1 is needed")
+        self.amp, self.max_prompts = amp, max_prompts
+
+    def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
+        self,
+        inputs: Any,
+        network: Sa2VA,
+        prompts: str | Sequence[str],
+        phrases: Sequence[Sequence[str]] | None = None,
+    ) -> ImageResult:
+        """Segment one picture.
+
+        Args:
+            inputs: (H, W, 3) uint8 array, picture of Pillow, or (3, H, W) tensor with values 0 to 255.
+            network: the Sa2VA; left in the mode (training or evaluation) that it is in.
+            prompts: one sentence or several.
+            phrases: the structures that each prompt names, where that is known already.
+
+        Raises:
+            DataError: when ``inputs`` is no picture.
+            PromptError: when a prompt is empty, too long, names nothing or too much.
+        """
+        asked = check_prompts(prompts)
+        if phrases is not None and len(phrases) != len(asked):
+            raise PromptError(f"phrases has {len(phrases)} entries for {len(asked)} prompts; give one list a prompt")
+        picture = to_picture(inputs)
+        with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
+            sample = network.processor.image(picture)
+            encoding = network.encode_image(
+                sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
+                sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
+            )
+            known = [
+                self._names(network, encoding, text, None if phrases is None else phrases[i])
+                for i, text in enumerate(asked)
+            ]
+            rows, answers = self._rows(network, asked, known, len(sample[Keys.PIXEL_VALUES]))
+            masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
+        threshold = network.config.presence_threshold
+        if threshold is not None:
+            masks = masks & (presence >= threshold)[:, None, None]
+        return ImageResult(
+            masks=masks,
+            names=[name for names in known for name in names],
+            prompt_indices=[i for i, names in enumerate(known) for _ in names],
+            presence=presence,
+            iou_scores=ious,
+            answers=answers,
+            phrases=known,
+        )
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
+
+    @staticmethod
+    def _names(network: Sa2VA, encoding: ImageEncoding, text: str, given: Sequence[str] | None) -> list[str]:
+        found = parse_phrases(text) if given is None else list(given)
+        if found is None and network.config.answer_form == "named":
+            found = read_phrases(network, encoding.tokens, text)
+        names = [text] if found is None else found
+        if len(names) > MAX_OBJECTS:
+            raise PromptError(
+                f"one prompt names {len(names)} structures; at most {MAX_OBJECTS} are taken: give several prompts"
+            )
+        return names
+
+    @staticmethod
+    def _rows(
+        network: Sa2VA, asked: Sequence[str], known: Sequence[list[str]], n_tiles: int
+    ) -> tuple[list[torch.Tensor], list[str]]:
+        """Token ids of each prompt with its answer, and the answers as text."""
+        rows, answers = [], []
+        longest = network.config.text.max_position_embeddings
+        for text, names in zip(asked, known, strict=True):
+            answer, _ = network.processor.answer(text, names)
+            ids = network.processor.conversation([(text, answer)], n_tiles)[Keys.INPUT_IDS]
+            if len(ids) > longest:
+                raise PromptError(
+                    f"a prompt of {len(text)} characters makes {len(ids)} tokens with its picture and its answer; "
+                    f"the language model takes {longest}: shorten it"
+                )
+            rows.append(ids)
+            answers.append("".join(answer))
+        return rows, answers
+
+    def _decode(
+        self, network: Sa2VA, encoding: ImageEncoding, rows: Sequence[torch.Tensor], size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
+        masks, presence, ious = [], [], []
+        side = network.config.grounding.image_size
+        for first in range(0, len(rows), self.max_prompts):
+            part = rows[first : first + self.max_prompts]
+            # what stands on padding is not attended to, and 0 is never [SEG]
+            ids = pad_sequence(list(part), batch_first=True).to(network.device)
+            attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(network.device)
+            _, found = network.segment(encoding, ids, attended)
+            # one at a time: full-size logits of all objects would need far more memory than the network
+            for low_res in found.masks.float():
+                masks.append(binarize(upsample_mask_logits(low_res[None], side, size))[0].cpu())
+            presence.append(found.object_scores.float().sigmoid().flatten().cpu())
+            ious.append(found.iou_scores.float().flatten().cpu())
+        return torch.stack(masks), torch.cat(presence), torch.cat(ious)
+
+
+def check_prompts(prompts: str | Sequence[str]) -> list[str]:
+    """One or several sentences as a list, their white space trimmed.
+
+    Raises:
+        PromptError: when there is none, or one is no text, empty or too long.
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise PromptError("there is no prompt; give at least one, e.g. 'Segment the vessels.'")
+    return [check_prompt(text) for text in texts]
