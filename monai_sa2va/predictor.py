@@ -1,0 +1,283 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The one door: an image and sentences in, masks on the image's own grid out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+
+from monai_sa2va.bundles import find_bundle
+from monai_sa2va.checkpoints.load import load_weights
+from monai_sa2va.data.headers import Grid
+from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.errors import ConfigError
+from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_prompts
+from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.transforms.intensity import WINDOWS, Window
+from monai_sa2va.transforms.rgb import ToRGB
+from monai_sa2va.transforms.stacks import StackPlanes
+
+__all__ = ["Segmentation", "Segmenter", "as_window"]
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """Masks of the objects that prompts asked for, with what is needed to write them.
+
+    Attributes:
+        masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: axial slices in the source's own
+            order, rows to posterior and columns to the patient's left.
+        labels: name of each object.
+        text: the answers, one a line.
+        scores: (objects,) float32, 0 to 1: presence; of a volume the largest of its slices.
+        affine: (4, 4) float64, (column, row, slice, 1) of the masks -> LPS in mm; ``None`` where the source doesn't
+            say.
+        prompts: the prompt that each object belongs to.
+        answers: the answer that each object belongs to.
+        source_name: base name of the source's file, ``"image"`` where there is none.
+        source_grid: spatial shape (X, Y[, Z]) of the source, and index -> RAS in mm where it says so.
+        source_header: nibabel's header of a NIfTI source, else ``None``.
+        picture: (H, W, 3) uint8, what the network saw: of a volume the slice with the largest area of objects, the
+            middle one where all are empty.
+        slice_index: of that slice, counted as in ``masks``; ``None`` for a picture.
+        presence_threshold: presence below which a mask was emptied; ``None`` for never.
+        geometry: how the masks' slices, rows and columns lie in the source's axes.
+    """
+
+    masks: np.ndarray
+    labels: list[str]
+    text: str
+    scores: np.ndarray
+    affine: np.ndarray | None
+    prompts: list[str]
+    answers: list[str]
+    source_name: str
+    source_grid: Grid
+    source_header: Any
+    picture: np.ndarray
+    slice_index: int | None
+    presence_threshold: float | None
+    geometry: PlaneGeometry
+
+    def on_source_grid(self) -> np.ndarray:
+        """Masks on the source's own grid: bool, (objects, X, Y) or (objects, X, Y, Z), x first, as MONAI loads it."""
+        stack = self.masks[:, None] if self.slice_index is None else self.masks
+        volumes = self.geometry.unstack(torch.from_numpy(stack).transpose(0, 1))
+        result: np.ndarray = volumes.reshape(len(stack), *self.source_grid.shape).numpy()
+        return result
+
+
+class Segmenter:
+    """Segments pictures, and volumes slice by slice, by sentences.
+
+    Args:
+        network: with its weights.
+        device: where it runs; by default a CUDA device where there is one, else the CPU.
+        amp: autocast to bfloat16; ``None`` is on for CUDA and off elsewhere. Not with ``inferer``, which has its own.
+        window: how grey values become 0 to 255: ``"auto"``, ``"dtype"``, ``"percentile"``, the name of a CT window in
+            :data:`~monai_sa2va.transforms.intensity.WINDOWS`, the arguments of a
+            :class:`~monai_sa2va.transforms.intensity.Window`, or one. Percentiles are those of the whole volume.
+        inferer: applies the network to one picture.
+
+    Raises:
+        ConfigError: when the device or the window can't be used, or ``amp`` and ``inferer`` are both given.
+
+    Example:
+        >>> segmenter = Segmenter(Sa2VA("tiny", seed=0), device="cpu")
+        >>> segmenter.segment(np.zeros((64, 80), np.uint8), "Segment the vessels.").masks.shape
+        (1, 64, 80)
+    """
+
+    def __init__(
+        self,
+        network: Sa2VA,
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        window: str | Mapping[str, Any] | Window = "auto",
+        inferer: ImageInferer | None = None,
+    ) -> None:
+        if inferer is not None and amp is not None:
+            raise ConfigError("amp and inferer are both given; set amp in the inferer")
+        self.device = _device(device)
+        self.network = network.to(self.device).eval()
+        self.window = as_window(window)
+        self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
+
+    @classmethod
+    def from_bundle(
+        cls,
+        dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the name is part of the contract
+        *,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        window: str | Mapping[str, Any] | Window = "auto",
+        **overrides: Any,
+    ) -> Segmenter:
+        """Build the network of a bundle's ``configs/inference.json`` and load its weights.
+
+        Args:
+            dir: the bundle's folder, looked for as :func:`~monai_sa2va.bundles.find_bundle` does.
+            checkpoint: file of weights in place of the config's ``checkpoint``.
+            device: as for :class:`Segmenter`, like the next two.
+            amp: autocast to bfloat16.
+            window: how grey values become 0 to 255.
+            **overrides: values for other ids of the config, e.g. ``network_def={...}``.
+
+        Raises:
+            ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
+            CheckpointError: when the weights are missing or don't fit.
+        """
+        bundle = find_bundle(dir).path
+        target = _device(device)
+        file = bundle / "configs" / "inference.json"
+        if not file.is_file():
+            raise ConfigError(f"{os.fspath(file)!r} is missing; name a bundle with an inference config")
+        parser = ConfigParser()
+        parser.read_config(str(file))
+        for key in ("network_def", "checkpoint", *overrides):
+            if key not in parser:
+                raise ConfigError(f"{file.name} has no id {key!r}; known: {', '.join(sorted(parser.get()))}")
+        parser.update({"bundle_root": str(bundle), **overrides})
+        network = parser.get_parsed_content("network_def")
+        if not isinstance(network, Sa2VA):
+            raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
+        named = Path(parser.get_parsed_content("checkpoint") if checkpoint is None else checkpoint)
+        load_weights(network, named if checkpoint is not None else bundle / named)
+        return cls(network, device=target, amp=amp, window=window)
+
+    def segment(
+        self, image: Any, prompts: str | Sequence[str], progress: Callable[[int, int], None] | None = None
+    ) -> Segmentation:
+        """Segment one image.
+
+        Args:
+            image: as for :func:`~monai_sa2va.data.read_image.read_image`.
+            prompts: one sentence or several.
+            progress: called with the number of slices done and of all.
+
+        Raises:
+            DataError: when the image can't be used.
+            PromptError: when a prompt is empty, too long, or names nothing.
+        """
+        asked = check_prompts(prompts)
+        source = read_image(image)
+        planes = self._planes(source)
+        depth = len(planes)
+        # the middle slice is the likeliest to show what a free sentence asks for; its reading holds for all slices
+        middle = depth // 2
+        results: dict[int, ImageResult] = {}
+        for index in (middle, *(i for i in range(depth) if i != middle)):
+            phrases = results[middle].phrases if results else None
+            results[index] = self.inferer(_colour(planes[index]), self.network, asked, phrases)
+            if progress is not None:
+                progress(len(results), depth)
+        return self._join(source, planes, [results[index] for index in range(depth)], asked)
+
+    def _planes(self, source: SourceImage) -> MetaTensor:
+        """(D, C, H, W) float32 with values 0 to 255, C 1 or 3."""
+        pixels = source.pixels
+        # alpha is dropped first, so that no percentile counts it; grey gets its three channels slice by slice
+        colour = ToRGB()(pixels) if len(pixels) > 1 else pixels
+        planes: MetaTensor = StackPlanes()(self.window(colour))
+        return planes
+
+    def _join(
+        self, source: SourceImage, planes: MetaTensor, results: Sequence[ImageResult], asked: Sequence[str]
+    ) -> Segmentation:
+        masks = np.stack([result.masks.numpy() for result in results], axis=1)
+        first, volume = results[0], source.pixels.ndim == 4
+        geometry = _geometry(source)
+        shown = int(masks.sum(axis=(0, 2, 3)).argmax()) if masks.any() else len(results) // 2
+        colour = _colour(planes[shown]).round().clamp(0, 255).to(torch.uint8)
+        return Segmentation(
+            masks=masks if volume else masks[:, 0],
+            labels=list(first.names),
+            text="\n".join(first.answers),
+            scores=torch.stack([result.presence for result in results]).amax(0).numpy(),
+            affine=_mask_affine(source, geometry),
+            prompts=[asked[i] for i in first.prompt_indices],
+            answers=[first.answers[i] for i in first.prompt_indices],
+            source_name=source.name,
+            source_grid=source.grid,
+            source_header=source.header,
+            picture=colour.permute(1, 2, 0).numpy(),
+            slice_index=shown if volume else None,
+            presence_threshold=self.network.config.presence_threshold,
+            geometry=geometry,
+        )
+
+
+def as_window(window: str | Mapping[str, Any] | Window) -> Window:
+    """A :class:`~monai_sa2va.transforms.intensity.Window` from its kind, a preset's name, or its arguments.
+
+    Raises:
+        ConfigError: when there is none of that name, or the arguments can't be used.
+    """
+    if isinstance(window, Window):
+        return window
+    if isinstance(window, Mapping):
+        try:
+            return Window(**window)
+        except TypeError as error:
+            raise ConfigError(f"window has arguments that Window doesn't take: {error}") from error
+    if window in WINDOWS:
+        return Window("hu", preset=window)
+    if window in ("auto", "dtype", "percentile"):
+        return Window(window)
+    raise ConfigError(f"window is {window!r}; allowed: auto, dtype, percentile, {', '.join(WINDOWS)}")
+
+
+def _device(device: torch.device | str | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device is {device!r}; give cpu, cuda or cuda:0") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device is {device!r}, but {torch.cuda.device_count()} CUDA devices are there; use cpu")
+    return chosen
+
+
+def _colour(plane: torch.Tensor) -> torch.Tensor:
+    plain = plane.as_tensor() if isinstance(plane, MetaTensor) else plane
+    return plain.expand(3, -1, -1)
+
+
+def _geometry(source: SourceImage) -> PlaneGeometry:
+    """The geometry by which StackPlanes stacked the source's planes."""
+    if source.pixels.ndim == 3 or source.grid.affine is None:
+        return PlaneGeometry.of_picture(source.pixels.shape[1:])
+    found = PlaneGeometry.of_volume(source.pixels.shape[1:], source.grid.affine, "axial")
+    # slices are counted as the source counts them
+    return replace(found, flips=(False, *found.flips[1:]))
+
+
+def _mask_affine(source: SourceImage, geometry: PlaneGeometry) -> np.ndarray | None:
+    """(column, row, slice, 1) -> LPS, mm."""
+    if source.grid.affine is None:
+        return None
+    placed: np.ndarray = _RAS_TO_LPS @ source.grid.affine @ geometry.matrix()
+    return placed[:, [1, 0, 2, 3]]
