@@ -1,0 +1,123 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The engine of the bundle's inference: a loader of paths in, a folder of results out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from ignite.handlers import ProgressBar
+from monai.engines import Evaluator
+from torch.utils.data import DataLoader
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import DataError
+from monai_sa2va.inferers.image import ImageInferer, check_prompts
+from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmenter
+from monai_sa2va.transforms.intensity import Window
+from monai_sa2va.writers.results import ResultWriter, Written
+
+__all__ = ["BatchSegmenter"]
+
+_log = logging.getLogger(__name__)
+
+
+class BatchSegmenter(Evaluator):
+    """Segments every image of a loader by the same prompts, through :class:`~monai_sa2va.predictor.Segmenter`.
+
+    An image that fails doesn't stop the others: it is logged, and listed in ``summary.csv``. After each iteration
+    ``state.output["results"]`` holds a :class:`~monai_sa2va.writers.results.Written` for each image of the batch.
+
+    Args:
+        device: where the network runs.
+        val_data_loader: of entries ``{"image": path}``, such as :func:`~monai_sa2va.data.read_image.list_images`
+            gives, without transforms.
+        network: with its weights, or with a handler in ``val_handlers`` that loads them when the run starts.
+        inferer: applies the network to one picture.
+        prompts: one sentence or several.
+        output_dir: as for :class:`~monai_sa2va.writers.results.ResultWriter`, like the next two.
+        formats: of the masks.
+        overwrite: whether results of an earlier run may be replaced.
+        val_handlers: MONAI or Ignite handlers.
+        amp: autocast to bfloat16.
+        window: as for :class:`~monai_sa2va.predictor.Segmenter`.
+
+    Raises:
+        PromptError: when a prompt is empty or too long.
+        ConfigError: when a format, the device or the window can't be used.
+        OutputError: when ``output_dir`` can't be written to.
+    """
+
+    def __init__(
+        self,
+        device: torch.device | str,
+        val_data_loader: Iterable[Any] | DataLoader,
+        network: Sa2VA,
+        inferer: ImageInferer,
+        prompts: str | Sequence[str],
+        output_dir: str | os.PathLike[str],
+        formats: Sequence[str] = ("png", "nifti"),
+        overwrite: bool = True,
+        val_handlers: Sequence[Any] | None = None,
+        amp: bool = False,
+        window: str | Mapping[str, Any] | Window = "auto",
+    ) -> None:
+        self.prompts = check_prompts(prompts)
+        self.network, self.inferer = network, inferer
+        self.segmenter = Segmenter(network, device, window=window, inferer=inferer)
+        self._output = (output_dir, tuple(formats), overwrite)
+        self.writer = ResultWriter(*self._output)
+        super().__init__(
+            device=device, val_data_loader=val_data_loader, val_handlers=val_handlers, amp=amp, decollate=False
+        )
+        self.add_event_handler(Events.EPOCH_STARTED, self._start)
+        self.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        ProgressBar(desc="segment").attach(self)
+
+    def _start(self) -> None:
+        self.writer = ResultWriter(*self._output)
+
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
+        output = []
+        for path in _paths(batchdata):
+            with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
+                result = self.writer.process(self.segmenter, path, self.prompts)
+            if result.error:
+                _log.error("%s: %s", result.image, result.error)
+            output.append(result)
+        return {"results": output}
+
+    def _finish(self) -> None:
+        self.writer.close()
+        failed = self.writer.failed
+        total = len(self.writer.results)
+        _log.info("segmented %d of %d images; results are in %s", total - len(failed), total, self._output[0])
+        if failed:
+            _log.error("failed: %s", ", ".join(result.image for result in failed))
+
+
+def _paths(batch: Any) -> list[str]:
+    """The paths of a batch: a dictionary with one or a list, or a list of such dictionaries."""
+    entries = batch if isinstance(batch, (list, tuple)) else [batch]
+    paths: list[Any] = []
+    for entry in entries:
+        image = entry.get(Keys.IMAGE) if isinstance(entry, Mapping) else None
+        paths += image if isinstance(image, (list, tuple)) else [image]
+    if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
+        raise DataError("a batch has no path under 'image'; give the dataset entries {'image': path} and no transform")
+    return [os.fspath(path) for path in paths]

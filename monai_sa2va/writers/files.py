@@ -1,0 +1,104 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Names and writing of files: safe, unique, and whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai_sa2va.errors import OutputError
+
+__all__ = ["atomic_path", "make_folder", "safe_name", "unique_names"]
+
+_MAX_NAME = 60
+_OTHER = re.compile(r"[^a-z0-9]+")
+
+
+def safe_name(text: str, otherwise: str = "object") -> str:
+    """A name that any file system takes: a to z, 0 to 9 and ``_``, at most 60 characters, without any path.
+
+    Args:
+        text: anything, such as a phrase that a user typed.
+        otherwise: the name where nothing of ``text`` is left, e.g. of one in another script.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii").lower()
+    return _OTHER.sub("_", plain).strip("_")[:_MAX_NAME].strip("_") or otherwise
+
+
+def unique_names(texts: Iterable[str], taken: Iterable[str] = (), otherwise: str = "object") -> list[str]:
+    """Safe names, of which no two are alike: ``vessels``, ``vessels_2``.
+
+    Args:
+        texts: one a name.
+        taken: names that are not to be used.
+        otherwise: as for :func:`safe_name`.
+    """
+    used, names = set(taken), []
+    for text in texts:
+        first = name = safe_name(text, otherwise)
+        number = 1
+        while name in used:
+            number += 1
+            name = f"{first}_{number}"
+        used.add(name)
+        names.append(name)
+    return names
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """Make a folder, with those above it, where it isn't there.
+
+    Raises:
+        OutputError: when that can't be done, or it can't be written to.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {os.fspath(folder)!r} can't be made: {error.strerror or error}") from error
+    if not os.access(path, os.W_OK):
+        raise OutputError(f"the folder {os.fspath(folder)!r} can't be written to; choose another with output")
+    return path
+
+
+@contextmanager
+def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends well, and vanishes when it doesn't.
+
+    Args:
+        path: to be written.
+        overwrite: whether a file of that name may be replaced.
+
+    Yields:
+        The temporary path, with the same suffixes.
+
+    Raises:
+        OutputError: when the file is there already, or can't be written.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(f"{os.fspath(path)!r} is there already; give overwrite, or another output folder")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{os.fspath(path)!r} can't be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

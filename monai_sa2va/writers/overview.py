@@ -1,0 +1,109 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One picture that shows at a glance what was found."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import binary_erosion
+
+from monai_sa2va.writers.files import atomic_path
+
+if TYPE_CHECKING:
+    from monai_sa2va.predictor import Segmentation
+
+__all__ = ["PALETTE", "draw_overview", "write_overview"]
+
+PALETTE = (
+    (255, 99, 71),
+    (64, 196, 255),
+    (118, 230, 90),
+    (255, 214, 64),
+    (216, 120, 255),
+    (255, 150, 200),
+    (0, 210, 170),
+    (255, 160, 60),
+)
+"""Colours of the objects, in turns."""
+
+_FILL = 0.35
+_SHORT_SIDE, _LONG_SIDE = 320, 1600
+_LINE, _FONT = 22, 14
+_MAX_LABEL = 48
+
+
+def draw_overview(segmentation: Segmentation) -> Image.Image:
+    """The picture, or the slice of a volume with the largest area of objects, beside itself with masks, and a legend.
+
+    Objects are filled lightly and outlined in their colour; the legend gives each one's label and presence, and says
+    where a mask is empty.
+
+    Returns:
+        RGB; pictures are enlarged to a shorter side of 320 pixels or reduced to a longer one of 1600.
+    """
+    height, width = segmentation.picture.shape[:2]
+    scale = min(max(1.0, _SHORT_SIDE / min(height, width)), _LONG_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    picture = Image.fromarray(segmentation.picture).resize(size, Image.Resampling.BILINEAR)
+    index = segmentation.slice_index
+    masks = segmentation.masks if index is None else segmentation.masks[:, index]
+
+    canvas = np.asarray(picture).astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.array(PALETTE[number % len(PALETTE)], dtype=np.float32)
+        drawn = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
+        # what lies beyond the border counts as inside, else masks at the border get a frame
+        outline = drawn & ~binary_erosion(drawn, border_value=1, iterations=2)
+        canvas[drawn] = canvas[drawn] * (1 - _FILL) + colour * _FILL
+        canvas[outline] = colour
+
+    legend = _legend(segmentation, masks)
+    sheet = Image.new("RGB", (2 * size[0] + 4, size[1] + _LINE * len(legend) + 8), "black")
+    sheet.paste(picture, (0, 0))
+    sheet.paste(Image.fromarray(canvas.round().astype(np.uint8)), (size[0] + 4, 0))
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
+    for row, (colour_of, text) in enumerate(legend):
+        top = size[1] + 4 + row * _LINE
+        if colour_of is not None:
+            draw.rectangle((6, top + 3, 6 + _FONT, top + 3 + _FONT), fill=colour_of)
+        draw.text((28, top + 2), text, fill="white", font=font)
+    return sheet
+
+
+def write_overview(segmentation: Segmentation, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Write :func:`draw_overview` as a PNG.
+
+    Raises:
+        OutputError: when the file is there already or can't be written.
+    """
+    target = Path(path)
+    with atomic_path(target, overwrite) as temporary:
+        draw_overview(segmentation).save(temporary)
+    return target
+
+
+def _legend(segmentation: Segmentation, shown: np.ndarray) -> list[tuple[tuple[int, int, int] | None, str]]:
+    lines: list[tuple[tuple[int, int, int] | None, str]] = []
+    for number, (label, score, mask) in enumerate(
+        zip(segmentation.labels, segmentation.scores, segmentation.masks, strict=True)
+    ):
+        name = label if len(label) <= _MAX_LABEL else label[: _MAX_LABEL - 3] + "..."
+        state = "" if shown[number].any() else ", not in this slice" if mask.any() else ", empty"
+        lines.append((PALETTE[number % len(PALETTE)], f"{name} (presence {score:.2f}{state})"))
+    if segmentation.slice_index is not None:
+        lines.append((None, f"slice {segmentation.slice_index} of {segmentation.masks.shape[1]}, counted from 0"))
+    return lines

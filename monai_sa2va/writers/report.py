@@ -1,0 +1,101 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""What was asked, answered and measured, as plain values for JSON and CSV."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_sa2va import __version__
+from monai_sa2va.writers.files import atomic_path
+
+if TYPE_CHECKING:
+    from monai_sa2va.predictor import Segmentation
+
+__all__ = ["describe_objects", "write_report"]
+
+_PACKAGES = ("torch", "monai", "transformers", "sam2")
+
+
+def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]) -> list[dict[str, Any]]:
+    """Each object in numbers.
+
+    Args:
+        segmentation: of one image.
+        files: of each object, as :func:`~monai_sa2va.writers.masks.write_masks` gives them.
+
+    Returns:
+        For each object ``label``, ``prompt``, ``answer``, ``presence`` (0 to 1), ``voxels`` (pixels of a picture),
+        ``area_mm2`` (of a picture) and ``volume_mm3`` (of a volume), both ``None`` where they don't apply or the
+        source doesn't say its spacing, ``empty_because`` (``None`` where something was found), and ``files``.
+    """
+    affine, volume = segmentation.source_grid.affine, segmentation.masks.ndim == 4
+    unit: float | None = None
+    if affine is not None:
+        columns = affine[:3, :3]
+        unit = float(abs(np.linalg.det(columns)) if volume else np.linalg.norm(np.cross(columns[:, 0], columns[:, 1])))
+    objects: list[dict[str, Any]] = []
+    for number, mask in enumerate(segmentation.masks):
+        voxels, presence = int(mask.sum()), float(segmentation.scores[number])
+        measure = None if unit is None else round(voxels * unit, 3)
+        objects.append(
+            {
+                "label": segmentation.labels[number],
+                "prompt": segmentation.prompts[number],
+                "answer": segmentation.answers[number],
+                "presence": round(presence, 4),
+                "voxels": voxels,
+                "area_mm2": None if volume else measure,
+                "volume_mm3": measure if volume else None,
+                "empty_because": None if voxels else _reason(presence, segmentation.presence_threshold),
+                "files": [path.name for path in files[number]],
+            }
+        )
+    return objects
+
+
+def write_report(
+    segmentation: Segmentation, objects: Sequence[dict[str, Any]], path: str | os.PathLike[str], overwrite: bool = False
+) -> Path:
+    """Write ``report.json``: the image's base name and grid, its objects, and the versions that made it.
+
+    The same input gives the same file: no time, no machine, no folder.
+
+    Raises:
+        OutputError: when the file is there already or can't be written.
+    """
+    affine = segmentation.source_grid.affine
+    report = {
+        "image": segmentation.source_name,
+        "shape": list(segmentation.source_grid.shape),
+        "affine_ras_mm": None if affine is None else affine.tolist(),
+        "presence_threshold": segmentation.presence_threshold,
+        "objects": list(objects),
+        "versions": {"monai_sa2va": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
+    }
+    target = Path(path)
+    with atomic_path(target, overwrite) as temporary:
+        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+def _reason(presence: float, threshold: float | None) -> str:
+    if threshold is not None and presence < threshold:
+        return f"presence {presence:.4f} is below the threshold {threshold:g}"
+    return "no pixel was more likely inside than outside"

@@ -1,0 +1,189 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""A folder of results: one folder an image, and tables over all of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_sa2va.data.headers import image_suffix
+from monai_sa2va.errors import OutputError, Sa2VAError
+from monai_sa2va.writers.files import atomic_path, make_folder, unique_names
+from monai_sa2va.writers.masks import check_formats, write_masks
+from monai_sa2va.writers.overview import write_overview
+from monai_sa2va.writers.report import describe_objects, write_report
+
+if TYPE_CHECKING:
+    from monai_sa2va.predictor import Segmentation, Segmenter
+
+__all__ = ["ResultWriter", "Written"]
+
+_SUMMARY = ("image", "folder", "status", "objects", "found", "error")
+_OBJECTS = ("image", "folder", "label", "prompt", "presence", "voxels", "area_mm2", "volume_mm3", "empty_because")
+_REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of one image.
+
+    Attributes:
+        image: base name of its file.
+        folder: where its results are; empty where it failed.
+        files: names of the files in it.
+        error: one line that says why it failed, else empty.
+    """
+
+    image: str
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    error: str = ""
+
+
+class ResultWriter:
+    """Writes ``<output>/<name>/{<label>.nii.gz, <label>.png, overview.png, report.json}``, ``summary.csv`` and
+    ``objects.csv``.
+
+    Args:
+        output_dir: made where it isn't there.
+        formats: of the masks, see :data:`~monai_sa2va.writers.masks.FORMATS`.
+        overwrite: whether results of an earlier run may be replaced.
+
+    Raises:
+        ConfigError: when a format is unknown.
+        OutputError: when the folder can't be written to.
+    """  # noqa: D205 - the layout doesn't fit one line
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        formats: Sequence[str] = ("png", "nifti"),
+        overwrite: bool = False,
+    ) -> None:
+        self.formats, self.overwrite = check_formats(formats), overwrite
+        self.output_dir = make_folder(output_dir)
+        self.results: list[Written] = []
+        self._folders: list[str] = []
+        self._summary: list[dict[str, Any]] = []
+        self._objects: list[dict[str, Any]] = []
+
+    @property
+    def failed(self) -> list[Written]:
+        """Images that failed, in their order."""
+        return [result for result in self.results if result.error]
+
+    def process(
+        self,
+        segmenter: Segmenter,
+        image: str | os.PathLike[str],
+        prompts: Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Written:
+        """Segment one file and write its results; what this package refuses is noted instead of raised.
+
+        Args:
+            segmenter: does the work.
+            image: path of the file.
+            prompts: sentences.
+            progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+        """
+        try:
+            folder = self.reserve(image)
+            return self.write(segmenter.segment(image, prompts, progress), folder)
+        except Sa2VAError as error:
+            return self.fail(image, error)
+
+    def reserve(self, image: str | os.PathLike[str]) -> Path:
+        """The folder that an image's results will go to, told before the work is done.
+
+        Two images of one name get ``name`` and ``name_2``.
+
+        Raises:
+            OutputError: when an earlier run's results are there and ``overwrite`` is off.
+        """
+        base = Path(image).name
+        stem = base[: len(base) - len(image_suffix(base))]
+        name = unique_names([stem], self._folders, otherwise="image")[0]
+        self._folders.append(name)
+        folder = self.output_dir / name
+        if (folder / _REPORT).exists() and not self.overwrite:
+            raise OutputError(f"{os.fspath(folder)!r} holds results already; give overwrite, or another output folder")
+        return folder
+
+    def write(self, segmentation: Segmentation, folder: Path) -> Written:
+        """Write the results of one image into its folder from :meth:`reserve`.
+
+        Raises:
+            OutputError: when a file can't be written.
+        """
+        make_folder(folder)
+        if self.overwrite:
+            _remove_earlier(folder)
+        masks = write_masks(segmentation, folder, self.formats, self.overwrite)
+        overview = write_overview(segmentation, folder / "overview.png", self.overwrite)
+        objects = describe_objects(segmentation, masks)
+        report = write_report(segmentation, objects, folder / _REPORT, self.overwrite)
+        files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview, report])
+        result = Written(segmentation.source_name, folder.name, files)
+        self.results.append(result)
+        place = {"image": result.image, "folder": result.folder}
+        self._objects += [{**place, **{k: v for k, v in item.items() if k in _OBJECTS}} for item in objects]
+        found = sum(item["voxels"] > 0 for item in objects)
+        self._summary.append({**place, "status": "done", "objects": len(objects), "found": found})
+        return result
+
+    def fail(self, image: str | os.PathLike[str], error: Sa2VAError) -> Written:
+        """Note that an image failed, and why."""
+        result = Written(Path(image).name, error=" ".join(str(error).split()))
+        self.results.append(result)
+        self._summary.append({"image": result.image, "status": "failed", "error": result.error})
+        return result
+
+    def close(self) -> None:
+        """Write the tables; those of an earlier run in the same folder are replaced.
+
+        Raises:
+            OutputError: when they can't be written.
+        """
+        _write_table(self.output_dir / "summary.csv", _SUMMARY, self._summary)
+        _write_table(self.output_dir / "objects.csv", _OBJECTS, self._objects)
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove the masks that an earlier report lists: a label that isn't asked for any more must not stay behind."""
+    report = folder / _REPORT
+    if not report.is_file():
+        return
+    try:
+        listed = [name for item in json.loads(report.read_text(encoding="utf-8"))["objects"] for name in item["files"]]
+        for name in listed:
+            (folder / Path(name).name).unlink(missing_ok=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"{os.fspath(report)!r} of an earlier run can't be read, so its masks can't be replaced; remove the folder"
+        ) from error
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with (
+        atomic_path(path, overwrite=True) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows(rows)
