@@ -17,7 +17,7 @@ import os
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ __all__ = ["load_weights", "read_weights"]
 
 _SHOWN = 3
 _SAFETENSORS = ".safetensors"
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
@@ -64,12 +65,15 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     return {str(key): value for key, value in content.items()}
 
 
-def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
+def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     """Load weights into a network; every parameter has to be there, with its shape, and nothing else.
 
     Args:
         network: changed in place, and only where all fits.
         path: as for :func:`read_weights`.
+
+    Returns:
+        The same network, for use in a configuration.
 
     Raises:
         CheckpointError: when the file can't be read, or keys are missing, unexpected or of another shape.
@@ -94,6 +98,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> None:
             "Give the checkpoint that was trained with this bundle's network_def"
         )
     network.load_state_dict(weights)
+    return network
 
 
 def _listed(what: str, keys: Sequence[str]) -> str:

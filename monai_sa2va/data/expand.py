@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""One entry a prompt, so that each structure of an image is asked for by itself."""
+"""What is asked of an entry: one structure at a time, or a sentence for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 
-__all__ = ["one_prompt_each"]
+__all__ = ["ask_for", "one_prompt_each"]
 
 
 def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -37,4 +37,23 @@ def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
         {**{key: value for key, value in entry.items() if key != Keys.ABSENT}, Keys.PROMPTS: {key: phrases}}
         for entry in entries
         for key, phrases in entry[Keys.PROMPTS].items()
+    ]
+
+
+def ask_for(entries: Sequence[Mapping[str, Any]], question: str = "Segment the {}.") -> list[dict[str, Any]]:
+    """Entries for inference that ask for each structure of their label by its first phrase.
+
+    Args:
+        entries: of a datalist.
+        question: the sentence, ``{}`` for the phrase.
+
+    Returns:
+        ``{"image": path, "prompts": [sentence, ...]}`` for each entry.
+    """
+    return [
+        {
+            Keys.IMAGE.value: entry[Keys.IMAGE],
+            Keys.PROMPTS.value: [question.format(phrases[0]) for phrases in entry[Keys.PROMPTS].values()],
+        }
+        for entry in entries
     ]

@@ -46,7 +46,7 @@ class BatchSegmenter(Evaluator):
     Args:
         device: where the network runs.
         val_data_loader: of entries ``{"image": path}``, such as :func:`~monai_sa2va.data.read_image.list_images`
-            gives, without transforms.
+            gives, without transforms; an entry may bring ``"prompts"`` of its own.
         network: with its weights, or with a handler in ``val_handlers`` that loads them when the run starts.
         inferer: applies the network to one picture.
         prompts: one sentence or several.
@@ -94,9 +94,9 @@ class BatchSegmenter(Evaluator):
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
         output = []
-        for path in _paths(batchdata):
+        for path, prompts in _asked(batchdata, self.prompts):
             with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                result = self.writer.process(self.segmenter, path, self.prompts)
+                result = self.writer.process(self.segmenter, path, prompts)
             if result.error:
                 _log.error("%s: %s", result.image, result.error)
             output.append(result)
@@ -111,13 +111,16 @@ class BatchSegmenter(Evaluator):
             _log.error("failed: %s", ", ".join(result.image for result in failed))
 
 
-def _paths(batch: Any) -> list[str]:
-    """The paths of a batch: a dictionary with one or a list, or a list of such dictionaries."""
-    entries = batch if isinstance(batch, (list, tuple)) else [batch]
-    paths: list[Any] = []
-    for entry in entries:
+def _asked(batch: Any, prompts: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
+    """Path and prompts of each entry: its own prompts where it has some."""
+    asked = []
+    for entry in batch if isinstance(batch, (list, tuple)) else [batch]:
         image = entry.get(Keys.IMAGE) if isinstance(entry, Mapping) else None
-        paths += image if isinstance(image, (list, tuple)) else [image]
-    if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
-        raise DataError("a batch has no path under 'image'; give the dataset entries {'image': path} and no transform")
-    return [os.fspath(path) for path in paths]
+        own = entry.get(Keys.PROMPTS) if isinstance(entry, Mapping) else None
+        paths = image if isinstance(image, (list, tuple)) else [image]
+        if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
+            raise DataError(
+                "a batch has no path under 'image'; give the dataset entries {'image': path} and no transform"
+            )
+        asked += [(os.fspath(path), prompts if own is None else check_prompts(own)) for path in paths]
+    return asked
