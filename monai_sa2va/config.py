@@ -106,6 +106,9 @@ class GroundingConfig:
         return self.image_size // 4
 
 
+_PARTS: dict[str, type] = {"vision": VisionConfig, "text": TextConfig, "grounding": GroundingConfig}
+
+
 @dataclass(frozen=True)
 class Sa2VAConfig:
     """Everything that fixes a Sa2VA's parameters, its preprocessing and the form of its answers.
@@ -122,6 +125,9 @@ class Sa2VAConfig:
         max_tiles: most tiles of an image, the thumbnail not counted.
         use_thumbnail: whether an image of several tiles gets one more of the whole.
         presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone.
+
+    Raises:
+        ConfigError: when a value isn't allowed, or sizes don't divide each other as the network needs it.
     """
 
     name: str
@@ -141,13 +147,36 @@ class Sa2VAConfig:
     presence_threshold: float | None = None
 
     def __post_init__(self) -> None:
-        if self.vision.image_size % self.vision.patch_size:
-            raise ConfigError(
-                f"vision.image_size {self.vision.image_size} is no multiple of patch_size {self.vision.patch_size}"
-            )
-        if self.grounding.image_size % 32:
-            raise ConfigError(f"grounding.image_size {self.grounding.image_size} is no multiple of 32")
+        for key, part in _PARTS.items():
+            if not isinstance(getattr(self, key), part):
+                raise ConfigError(f"{key} is a {type(getattr(self, key)).__name__}; give a {part.__name__}")
+        vision, text, grounding = self.vision, self.text, self.grounding
+        patches = vision.image_size / vision.patch_size
+        for key, size, divisor in (
+            ("vision.image_size", vision.image_size, vision.patch_size),
+            ("vision.image_size / patch_size", patches, 1 / self.downsample_ratio if self.downsample_ratio > 0 else 0),
+            ("vision.hidden_size", vision.hidden_size, vision.num_attention_heads),
+            ("text.hidden_size", text.hidden_size, text.num_attention_heads),
+            ("text.num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
+            ("grounding.image_size", grounding.image_size, 32),
+            ("grounding.hidden_dim", grounding.hidden_dim, 8),
+        ):
+            if size <= 0 or divisor <= 0 or size % divisor:
+                raise ConfigError(f"{key} {size:g} is no positive multiple of {divisor:g}")
+        blocks, openings = sum(grounding.stages), {sum(grounding.stages[:i]) for i in range(len(grounding.stages))}
+        if not len(grounding.stages) == len(grounding.window_spec) == 4:
+            raise ConfigError("grounding.stages and grounding.window_spec need four numbers each, one a stage")
+        for block in grounding.global_att_blocks:
+            # SAM2's Hiera pools in windows there
+            if not 0 <= block < blocks or block in openings:
+                raise ConfigError(
+                    f"grounding.global_att_blocks has {block}; it must be one of {blocks} blocks, "
+                    f"but none that opens a stage ({', '.join(map(str, sorted(openings)))})"
+                )
+        if self.presence_threshold is not None and not 0 <= self.presence_threshold <= 1:
+            raise ConfigError(f"presence_threshold is {self.presence_threshold}; give 0 to 1, or null for none")
         for key, value, allowed in (
+            ("vision.norm_type", vision.norm_type, ("layer_norm", "rms_norm")),
             ("family", self.family, ("internvl",)),
             ("answer_form", self.answer_form, ("named", "plain")),
             ("seg_state", self.seg_state, ("post_norm", "pre_norm")),
@@ -175,20 +204,27 @@ class Sa2VAConfig:
         Raises:
             ConfigError: when a key is unknown or a required one is missing.
         """
-        parts = {"vision": VisionConfig, "text": TextConfig, "grounding": GroundingConfig}
         values = dict(values)
-        for key, part in parts.items():
+        for key, part in _PARTS.items():
             if isinstance(values.get(key), dict):
                 values[key] = _build(part, values[key], prefix=f"{key}.")
         result: Sa2VAConfig = _build(cls, values, prefix="")
         return result
 
 
+# of the fields that are checked when read; annotations are strings here
+_TYPES: dict[str, tuple[type, ...]] = {"int": (int,), "float": (float, int), "bool": (bool,), "str": (str,)}
+
+
 def _build(cls: Any, values: dict[str, Any], prefix: str) -> Any:
-    known = {f.name for f in fields(cls)}
-    unknown = sorted(set(values) - known)
+    known = {f.name: _TYPES.get(str(f.type)) for f in fields(cls)}
+    unknown = sorted(set(values) - set(known))
     if unknown:
         raise ConfigError(f"unknown configuration key {prefix}{unknown[0]}; known: {', '.join(sorted(known))}")
+    for key, value in values.items():
+        types = known[key]
+        if types is not None and (not isinstance(value, types) or (isinstance(value, bool) and bool not in types)):
+            raise ConfigError(f"{prefix}{key} is {value!r}; give {types[0].__name__}")
     try:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except TypeError as error:

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from monai_sa2va.config import Sa2VAConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -73,3 +77,56 @@ def data_dir() -> Path:
 def rng() -> np.random.Generator:
     """A generator with a fixed seed, fresh for each test."""
     return np.random.default_rng(20240725)
+
+
+@pytest.fixture(scope="session")
+def micro_config() -> Sa2VAConfig:
+    """The smallest whole Sa2VA (some 600,000 parameters): every part is there, a forward pass takes milliseconds."""
+    from monai_sa2va.config import GroundingConfig, Sa2VAConfig, TextConfig, VisionConfig
+
+    return Sa2VAConfig(
+        name="micro",
+        vision=VisionConfig(32, 1, 2, 48, image_size=28, layer_scale_init=1.0, initializer_range=0.2),
+        text=TextConfig("qwen2", 267, 32, 2, 4, 2, 48, max_position_embeddings=512, initializer_range=0.2),
+        grounding=GroundingConfig(
+            image_size=64,
+            hidden_dim=32,
+            mem_dim=16,
+            embed_dim=16,
+            num_heads=1,
+            stages=(1, 1, 2, 1),
+            global_att_blocks=(3,),
+            window_spec=(8, 4, 4, 2),
+            feedforward_dim=32,
+            iou_head_hidden_dim=32,
+            memory_layers=1,
+            memory_feedforward_dim=32,
+            round_constants_to_bf16=False,
+        ),
+        projector_hidden=32,
+        answer_form="named",
+        max_tiles=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_samples(micro_config: Sa2VAConfig) -> list[dict[str, Any]]:
+    """Eight samples as collation takes them, of 0 to 3 objects, 1 or 3 tiles, answers of unequal length."""
+    import torch
+
+    from monai_sa2va.data.tokenizer import byte_tokenizer
+    from monai_sa2va.transforms.processor import Sa2VAProcessor
+    from monai_sa2va.transforms.sentences import answer_segments
+
+    random = np.random.default_rng(7)
+    processor = Sa2VAProcessor(micro_config, byte_tokenizer())
+    samples = []
+    for number, count in enumerate((1, 3, 0, 2, 1, 1, 2, 3)):
+        picture = random.integers(0, 256, (32, 64 if number % 3 == 0 else 32, 3), dtype=np.uint8)
+        names = ["vessels", "optic disc", "a very long name of a small structure"][:count]
+        turns = [(f"Segment the {name}.", answer_segments([name])) for name in names]
+        sample: dict[str, Any] = processor(picture, turns or [("Is there a nodule?", ["No."])])
+        sample["gt_masks"] = torch.from_numpy(random.random((count, 24, 24)) < 0.3).to(torch.uint8)
+        sample["frames_per_batch"] = 1
+        samples.append(sample)
+    return samples

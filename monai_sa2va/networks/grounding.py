@@ -102,7 +102,7 @@ class GroundingEncoder(nn.Module):
         side = self.config.image_size
         if images.ndim != 4 or images.shape[1:] != (3, side, side):
             raise DataError(f"g_pixel_values has shape {tuple(images.shape)}; expected (frames, 3, {side}, {side})")
-        return self.sam2_model.image_features(images)
+        return self.sam2_model.image_features(images.to(self.sam2_model.no_mem_embed.dtype))
 
     def decode(self, features: list[torch.Tensor], embeddings: torch.Tensor, index: ObjectIndex) -> GroundingOutput:
         """Draw the masks of M objects.

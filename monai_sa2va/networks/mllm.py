@@ -67,7 +67,15 @@ class InternVL(InternVLForConditionalGeneration):
 
         Returns:
             (tiles * tokens per tile, D).
+
+        Raises:
+            DataError: when the tiles are not t x t.
         """
+        height, width = self.config.vision_config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, height, width):
+            raise DataError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}; expected (tiles, 3, {height}, {width})"
+            )
         features: torch.Tensor = self.model.get_image_features(pixel_values, return_dict=True).pooler_output
         return features.flatten(0, 1)
 
@@ -118,10 +126,12 @@ def build_mllm(config: Sa2VAConfig, image_token_id: int) -> InternVL:
     """Build the randomly initialised MLLM of a configuration's family.
 
     Raises:
-        ConfigError: for a family or language model this version doesn't know.
+        ConfigError: for a family, language model or state of [SEG] that this version doesn't know.
     """
     if config.family != "internvl":
         raise ConfigError(f"family is {config.family!r}; this version builds internvl")
+    if config.seg_state != "post_norm":
+        raise ConfigError(f"seg_state is {config.seg_state!r}; InternVL's [SEG] state is the one post_norm")
     return InternVL(config, image_token_id)
 
 

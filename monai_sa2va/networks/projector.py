@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from monai_sa2va.errors import DataError
+
 __all__ = ["TextHiddenFCs"]
 
 
@@ -37,19 +39,15 @@ class TextHiddenFCs(nn.Sequential):
         self, in_dim: int = 3584, out_dim: int = 256, hidden_dim: int | None = None, dropout: float = 0.0
     ) -> None:
         hidden_dim = in_dim if hidden_dim is None else hidden_dim
-        super().__init__(
-            nn.Linear(in_dim, hidden_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden_dim, out_dim),
-            nn.Dropout(dropout),
-        )
+        first, second = nn.Linear(in_dim, hidden_dim), nn.Linear(hidden_dim, out_dim)
+        super().__init__(first, nn.ReLU(inplace=True), second, nn.Dropout(dropout))
         self.in_dim, self.out_dim = in_dim, out_dim
         # A normalised state becomes a token of unit variance, as large as SAM2's own prompt tokens; with torch's
         # smaller default the mask decoder starts out deaf to the sentence and learns the union of all structures.
-        nn.init.kaiming_normal_(self[0].weight, nonlinearity="relu")
-        nn.init.normal_(self[2].weight, std=hidden_dim**-0.5)
-        nn.init.zeros_(self[0].bias)
-        nn.init.zeros_(self[2].bias)
+        nn.init.kaiming_normal_(first.weight, nonlinearity="relu")
+        nn.init.normal_(second.weight, std=hidden_dim**-0.5)
+        nn.init.zeros_(first.bias)
+        nn.init.zeros_(second.bias)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Project hidden states.
@@ -61,9 +59,9 @@ class TextHiddenFCs(nn.Sequential):
             (N, out_dim) float.
 
         Raises:
-            ValueError: when the last axis is not ``in_dim`` wide.
+            DataError: when the last axis is not ``in_dim`` wide.
         """
         if states.shape[-1] != self.in_dim:
-            raise ValueError(f"states has width {states.shape[-1]}; this projector takes {self.in_dim}")
+            raise DataError(f"states has width {states.shape[-1]}; this projector takes {self.in_dim}")
         projected: torch.Tensor = super().forward(states)
         return projected

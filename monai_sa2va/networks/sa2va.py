@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,16 +26,17 @@ from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.losses.sa2va_loss import as_criterion
+from monai_sa2va.networks.checks import check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
 from monai_sa2va.networks.mllm import build_mllm
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.projector import TextHiddenFCs
+from monai_sa2va.transforms.chat import IGNORED_LABEL
 from monai_sa2va.transforms.processor import Sa2VAProcessor
 
 __all__ = ["DEFAULT_TEXT", "ImageEncoding", "Sa2VA", "Sa2VAModel"]
 
 DEFAULT_TEXT = "Segment the vessels."
-IGNORED_LABEL = -100
 
 
 class ImageEncoding(NamedTuple):
@@ -107,7 +109,10 @@ class Sa2VA(nn.Module):
 
     def gradient_checkpointing_enable(self) -> None:
         """Recompute the MLLM's activations in the backward pass instead of keeping them."""
-        self.mllm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with warnings.catch_warnings():
+            # transformers 5 renames it in a late minor release; both spellings work until 6
+            warnings.simplefilter("ignore", FutureWarning)
+            self.mllm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def forward(self, data: Mapping[str, Any] | torch.Tensor, text: str | None = None) -> Any:
         """Segment a batch, or one image tensor by a sentence.
@@ -130,14 +135,13 @@ class Sa2VA(nn.Module):
         """
         if isinstance(data, torch.Tensor):
             return self._segment_tensor(data, DEFAULT_TEXT if text is None else text)
-        input_ids = data[Keys.INPUT_IDS]
-        states = self._states(input_ids, data.get(Keys.ATTENTION_MASK), self._image_tokens(data))
+        check_batch(data)
+        input_ids, images = data[Keys.INPUT_IDS], data[Keys.GROUNDING_PIXEL_VALUES]
         objects = self.objects_per_sample(input_ids)
-        frames = data.get(Keys.FRAMES_PER_BATCH) or [1] * len(objects)
-        images = data[Keys.GROUNDING_PIXEL_VALUES]
-        if sum(int(n) for n in frames) != len(images):
-            raise DataError(f"frames_per_batch adds up to {sum(frames)} frames, g_pixel_values has {len(images)}")
-        index = ObjectIndex.build(objects, [int(n) for n in frames], images.device)
+        if data.get(Keys.MASKS) is not None:
+            check_masks(data[Keys.MASKS], len(images), max(objects, default=0))
+        states = self._states(input_ids, data.get(Keys.ATTENTION_MASK), self._image_tokens(data))
+        index = ObjectIndex.build(objects, frame_numbers(data), images.device)
         seg_states = states[input_ids == self.processor.seg_token_id]
         found = self.grounding_encoder.decode(
             self.grounding_encoder.encode(images), self.text_hidden_fcs(seg_states), index
@@ -156,8 +160,7 @@ class Sa2VA(nn.Module):
     def loss_counts(self, data: Mapping[str, Any]) -> dict[str, float]:
         """What the sums of the loss parts are divided by: number of masks and of supervised tokens in a batch."""
         objects = self.objects_per_sample(data[Keys.INPUT_IDS])
-        frames = data.get(Keys.FRAMES_PER_BATCH) or [1] * len(objects)
-        masks = sum(n * int(f) for n, f in zip(objects, frames, strict=True))
+        masks = sum(n * f for n, f in zip(objects, frame_numbers(data), strict=True))
         labels = data.get(Keys.LABELS)
         tokens = 0 if labels is None else int((labels[:, 1:] != IGNORED_LABEL).sum())
         return {"masks": float(masks), "tokens": float(tokens)}
@@ -216,13 +219,6 @@ class Sa2VA(nn.Module):
     def _losses(
         self, data: Mapping[str, Any], states: torch.Tensor, found: GroundingOutput, index: ObjectIndex
     ) -> dict[str, torch.Tensor]:
-        truth = data[Keys.MASKS]
-        slots = int(index.slot.max()) + 1 if len(index.slot) else 0
-        if truth.ndim != 4 or len(truth) != len(data[Keys.GROUNDING_PIXEL_VALUES]) or truth.shape[1] < slots:
-            raise DataError(
-                f"gt_masks has shape {tuple(truth.shape)}; expected ({len(data[Keys.GROUNDING_PIXEL_VALUES])}, "
-                f"{slots} or more, H, W): one mask a [SEG] token"
-            )
         language: dict[str, torch.Tensor] = {}
         if data.get(Keys.LABELS) is not None:
             targets = data[Keys.LABELS][:, 1:]
@@ -231,7 +227,7 @@ class Sa2VA(nn.Module):
             language["language_targets"] = targets[supervised]
         losses: dict[str, torch.Tensor] = self.criterion(
             found.masks,
-            truth[index.frame, index.slot],
+            data[Keys.MASKS][index.frame, index.slot],
             iou_scores=found.iou_scores,
             object_scores=found.object_scores,
             counts=data.get(Keys.LOSS_COUNTS),

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from sam2.modeling.sam.prompt_encoder import PromptEncoder
 from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import MLP
+from torch.overrides import TorchFunctionMode
 
 from monai_sa2va.config import GroundingConfig
 
@@ -124,11 +126,14 @@ class LanguageSAM2(SAM2Base):
 
         Args:
             features: as :meth:`image_features` gives them, already one entry an object: the first axis is M.
-            language: (M, C) embeddings.
+            language: (M, C) embeddings; M may be 0.
 
         Returns:
             The best mask's logits (M, S/4, S/4), its predicted IoU (M,), 0 to 1, and the object score (M,), a logit.
         """
+        if not len(language):
+            # sam2's decoder can't reshape nothing; these are empty, of the right size, and have a gradient path
+            return features[0][:, 0], language[:, 0], language[:, 0]
         encoder = self.sam_prompt_encoder
         # A zero point labelled -1 and the padding point: both become not_a_point_embed.
         padding = encoder.not_a_point_embed.weight.expand(len(language), 2, -1)
@@ -158,9 +163,18 @@ class LanguageSAM2(SAM2Base):
         return position.permute(2, 0, 1).unsqueeze(0)
 
 
+class _RealLinspace(TorchFunctionMode):
+    """Hiera reads a linspace with .item() while it is built, which the meta device can't do: that call stays real."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        extra = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**(kwargs or {}), **extra})
+
+
 def _image_encoder(config: GroundingConfig) -> ImageEncoder:
-    # Hiera calls .item() while it is built, which the meta device can't do
-    with torch.device("cpu"):
+    with _RealLinspace():
         trunk = Hiera(
             embed_dim=config.embed_dim,
             num_heads=config.num_heads,
@@ -169,7 +183,6 @@ def _image_encoder(config: GroundingConfig) -> ImageEncoder:
             window_pos_embed_bkg_spatial_size=tuple(config.window_pos_embed_bkg_spatial_size),
             window_spec=tuple(config.window_spec),
         )
-    trunk = trunk.to(torch.get_default_device())
     neck = FpnNeck(
         position_encoding=PositionEmbeddingSine(num_pos_feats=config.hidden_dim, normalize=True, temperature=10000),
         d_model=config.hidden_dim,
