@@ -110,7 +110,8 @@ def load_datalist(
             ``{"image": path, "label": path or paths, "prompts": {"1": ["vessels", "blood vessels"]}, "absent": [...]}``
             or only the image's path. ``"prompts"`` beside the sections holds for the entries that have none.
         section: ``"training"``, ``"validation"``, ``"testing"``, or another list of the file.
-        base_dir: folder that relative paths start from; the JSON's own by default.
+        base_dir: where relative paths are looked for that aren't found beside the JSON: MONAI's lists often start
+            from the data's folder.
         optional: a section that is missing or empty gives ``[]`` instead of an error.
 
     Returns:
@@ -131,7 +132,7 @@ def load_datalist(
         raise DatalistError(f"{path}: section '{section}' has to be a list of entries, not {type(entries).__name__}")
     if not entries and not optional:
         raise DatalistError(f"{path}: section '{section}' is empty")
-    base = Path(os.path.abspath(path.parent if base_dir is None else base_dir))
+    base = [Path(os.path.abspath(folder)) for folder in (path.parent, base_dir) if folder is not None]
     default = _as_json(content.get(Keys.PROMPTS, {}), f"{path}: {Keys.PROMPTS}")
     return [
         _check_entry(entry, f"{path}: {section}[{index}]", base, default, needs_label=section != "testing")
@@ -223,7 +224,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_entry(
-    entry: Any, where: str, base: Path, default: dict[str, list[str]], needs_label: bool
+    entry: Any, where: str, base: Sequence[Path], default: dict[str, list[str]], needs_label: bool
 ) -> dict[str, Any]:
     if isinstance(entry, str):
         entry = {Keys.IMAGE.value: entry}
@@ -257,10 +258,11 @@ def _as_json(prompts: Any, where: str) -> dict[str, list[str]]:
     return {str(value): list(phrases) for value, phrases in parse_prompts(prompts, where).items()}
 
 
-def _find(value: Any, where: str, base: Path) -> str:
+def _find(value: Any, where: str, base: Sequence[Path]) -> str:
     if not isinstance(value, str) or not value:
         raise DatalistError(f"{where}: has to be a path, not {value!r}")
-    path = os.path.normpath(base / value)
-    if not os.path.exists(path):
-        raise DatalistError(f"{where}: {value} does not exist in {base}")
-    return path
+    for folder in base:
+        path = os.path.normpath(folder / value)
+        if os.path.exists(path):
+            return path
+    raise DatalistError(f"{where}: {value} does not exist in {' or '.join(map(str, base))}")
