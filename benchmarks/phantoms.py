@@ -9,23 +9,36 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Is the task of the phantoms a task? What no network is needed for, measured.
+"""Is the task of the phantoms a task, and does the trained model look at the sentence? Measured.
 
 ``python benchmarks/phantoms.py threshold --count 64 --seed 9000`` prints, for each prompt, the mean Dice of the best
 global threshold (of both polarities) and of the best band of grey values, both chosen on the very images they are
 scored on and so better than any real one, and how many images hold two structures that share their grey range.
+
+``python benchmarks/phantoms.py model --checkpoint demo/models/model.pt`` prints the trained model's Dice for each
+prompt, and what is left of it when each structure is asked for by the name of another one of its image: a model that
+ignores the sentence would lose nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_sa2va.data.phantoms import Phantom, make_phantom
+from monai_sa2va.errors import Sa2VAError
+
+if TYPE_CHECKING:
+    from scoring import Case
+
+    from monai_sa2va.metrics import PromptScores
+    from monai_sa2va.predictor import Segmenter
 
 LEVELS = 256
 
@@ -79,6 +92,54 @@ def threshold(count: int, seed: int, size: int, look: str | None) -> None:
     print(f"structures share their grey range in {sum(map(share_grey, several))} of {len(several)} images with several")
 
 
+def other_names(names: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """The same names, at random, in an order that leaves none of them in its place.
+
+    Of ``n`` names, ``n - 1`` rotations of a random order do; one of them is drawn. ``n`` is at least 2.
+    """
+    order = [names[i] for i in rng.permutation(len(names))]
+    step = int(rng.integers(1, len(names)))
+    following = dict(zip(order, order[step:] + order[:step], strict=True))
+    return [following[name] for name in names]
+
+
+def exchange_names(segmenter: Segmenter, cases: Sequence[Case], seed: int) -> tuple[PromptScores, PromptScores]:
+    """Dice of each structure asked for by its own name, and by that of another one of its image.
+
+    Images with one structure only count for the first.
+
+    Raises:
+        DataError: when no image has two structures.
+    """
+    from scoring import PLAIN, ask, score
+
+    rng = np.random.default_rng(seed)
+    right, wrong = [], []
+    for case in cases:
+        names = list(case.masks)
+        masks, _ = ask(segmenter, case, [PLAIN.format(name) for name in names])
+        found = dict(zip(names, masks, strict=True))
+        right += [(name, found[name], case.masks[name]) for name in names]
+        if len(names) > 1:
+            pairs = zip(names, other_names(names, rng), strict=True)
+            wrong += [(name, found[other], case.masks[name]) for name, other in pairs]
+    return score(right), score(wrong)
+
+
+def model(checkpoint: str, preset: str, count: int, seed: int, size: int) -> None:
+    """Print the trained model's Dice by prompt, asked rightly and with the names of an image exchanged."""
+    # imported here, as PyTorch takes seconds to load and thresholds don't need it
+    from scoring import load_segmenter, make_cases, print_table
+
+    right, wrong = exchange_names(load_segmenter(checkpoint, preset), make_cases(count, seed, size), seed)
+    print_table(
+        f"{count} phantoms of seeds {seed} to {seed + count - 1}, {size} x {size}",
+        ["prompt", "objects", "Dice", "Dice by another's name"],
+        [[name, right.counts[name], dice, wrong.by_name.get(name)] for name, dice in right.by_name.items()],
+        ["mean over prompts", "", right.mean, wrong.mean],
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -88,9 +149,19 @@ def main() -> None:
     trivial.add_argument("--size", type=int, default=128, help="side of an image, pixels")
     trivial.add_argument("--look", default=None, help="only this look; by default they take turns")
     trivial.set_defaults(run=threshold)
+    trained = commands.add_parser("model", help="what a trained model reaches, asked rightly and with names exchanged")
+    trained.add_argument("--checkpoint", required=True, help="file of weights, e.g. demo/models/model.pt")
+    trained.add_argument("--preset", default="tiny", help="geometry of the checkpoint")
+    trained.add_argument("--count", type=int, default=64, help="number of phantoms")
+    trained.add_argument("--seed", type=int, default=9000, help="seed of the first one")
+    trained.add_argument("--size", type=int, default=128, help="side of an image, pixels")
+    trained.set_defaults(run=model)
     arguments = vars(parser.parse_args())
-    arguments.pop("command")
-    arguments.pop("run")(**arguments)
+    command = arguments.pop("command")
+    try:
+        arguments.pop("run")(**arguments)
+    except Sa2VAError as error:
+        sys.exit(f"phantoms.py {command}: {error}")
 
 
 if __name__ == "__main__":
