@@ -279,6 +279,21 @@ def test_the_table_of_errors_is_complete():
         assert parent in {base.__name__ for base in getattr(errors, name).__mro__[1:]}
 
 
+def test_the_example_of_an_error_is_what_the_command_says(tmp_path):
+    example = next(b.text for b in blocks("docs/reference/errors.md") if b.language == "text")
+    command = [sys.executable, "-m", "monai_sa2va", "datalist", "photos/imgs", "photos/masks", "-p", "vessels"]
+    done = subprocess.run(
+        [*command, "-o", "own.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (2, example)
+
+
 def test_json_blocks_are_json():
     found = [block for block in ALL_BLOCKS if block.language == "json"]
     assert len(found) >= 3
