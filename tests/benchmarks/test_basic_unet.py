@@ -56,7 +56,7 @@ def bright_squares(scoring, rng, count, name="liver"):
 @pytest.mark.parametrize("kind", ["one_per_structure", "one_for_all"])
 def test_it_learns_what_can_be_learnt(unet, scoring, rng, kind):
     result = getattr(unet, kind)(bright_squares(scoring, rng, 16), bright_squares(scoring, rng, 4), 4.0, SMALL)
-    assert result["mean_dice"] > 0.8
+    assert result["mean_dice"] > 0.6  # painting everything reaches 0.25
     assert result["by_prompt"]["liver"]["n"] == 4
     assert result["steps"] > 1
 
