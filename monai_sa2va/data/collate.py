@@ -25,12 +25,15 @@ from monai_sa2va.transforms.chat import IGNORED_LABEL
 
 __all__ = ["sa2va_collate"]
 
+_NEEDED: tuple[str, ...] = (Keys.PIXEL_VALUES, Keys.GROUNDING_PIXEL_VALUES, Keys.INPUT_IDS, Keys.FRAMES_PER_BATCH)
+
 
 def sa2va_collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Make a batch.
 
     Args:
-        samples: as :class:`~monai_sa2va.transforms.processor.Sa2VAProcessord` gives them.
+        samples: as :class:`~monai_sa2va.transforms.processor.Sa2VAProcessord` gives them; ``gt_masks`` is (N, H, W),
+            the same for all frames of the sample, or (frames, N, H, W).
 
     Returns:
         ``pixel_values`` (tiles of the batch, 3, t, t) and ``g_pixel_values`` (frames of the batch, 3, S, S) one after
@@ -39,11 +42,19 @@ def sa2va_collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         entry as a list.
 
     Raises:
-        DataError: when ground-truth masks have unequal sizes.
+        DataError: when there is no sample, an entry is missing in some of them, or ground-truth masks have unequal
+            sizes or don't fit their frames.
     """
+    if not samples:
+        raise DataError("a batch of no samples can't be made")
+    for number, sample in enumerate(samples):
+        odd = set(_NEEDED) - set(sample) or set(samples[0]) ^ set(sample)
+        if odd:
+            raise DataError(f"sample {number} of the batch and the others don't all have {min(map(str, odd))!r}")
     batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
     for key in (Keys.PIXEL_VALUES, Keys.GROUNDING_PIXEL_VALUES):
         batch[key] = torch.cat([torch.as_tensor(value) for value in batch[key]])
+    batch[Keys.FRAMES_PER_BATCH] = [int(frames) for frames in batch[Keys.FRAMES_PER_BATCH]]
     ids = batch[Keys.INPUT_IDS]
     batch[Keys.ATTENTION_MASK] = pad_sequence([torch.ones_like(i) for i in ids], batch_first=True)
     # what stands on padding is neither attended to nor learnt, and 0 is never [SEG]
@@ -56,6 +67,9 @@ def sa2va_collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _pad_masks(masks: Sequence[torch.Tensor], frames: Sequence[int]) -> torch.Tensor:
+    for mask, n_frames in zip(masks, frames, strict=True):
+        if mask.ndim not in (3, 4) or (n_frames if mask.ndim == 3 else len(mask)) != n_frames:
+            raise DataError(f"gt_masks has shape {tuple(mask.shape)}; expected (N, H, W) or ({n_frames}, N, H, W)")
     sizes = {tuple(mask.shape[-2:]) for mask in masks}
     if len(sizes) != 1:
         raise DataError(f"gt_masks of one batch have sizes {sorted(sizes)}; set mask_size, or take batches of one")

@@ -21,9 +21,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["BASE_TOKENS", "SA2VA_TOKENS", "byte_tokenizer", "load_tokenizer"]
+__all__ = ["BASE_TOKENS", "IMAGE_TOKENS", "SA2VA_TOKENS", "byte_tokenizer", "load_tokenizer"]
 
-BASE_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>")
+IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
+"""Tokens that stand for a picture."""
+
+BASE_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", *IMAGE_TOKENS)
 """Control tokens of the MLLM's own tokenizer that the byte-level one repeats."""
 
 SA2VA_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")
@@ -41,34 +44,40 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
+    # before transformers adds what ends and pads, in an order of its own
+    core.add_special_tokens(list(BASE_TOKENS + SA2VA_TOKENS))
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
         model_max_length=32768,
     )
-    tokenizer.add_tokens(list(BASE_TOKENS + SA2VA_TOKENS), special_tokens=True)
-    return tokenizer
 
 
 def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a configuration, checked against what Sa2VA needs.
 
     Raises:
-        ConfigError: when the folder holds no tokenizer, a needed token is missing, or the tokenizer has more tokens
-            than the language model.
+        ConfigError: when the folder holds no tokenizer, a needed token is missing or isn't marked special (so that a
+            user could type it), or the tokenizer has more tokens than the language model.
     """
     if config.tokenizer == "bytes":
         tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
     elif os.path.isdir(config.tokenizer):
-        tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"tokenizer {config.tokenizer!r} can't be read: {reason}") from error
     else:
         raise ConfigError(f"tokenizer is {config.tokenizer!r}; expected 'bytes' or the folder of a tokenizer")
-    vocabulary = tokenizer.get_vocab()
-    missing = [token for token in SA2VA_TOKENS if token not in vocabulary]
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    missing = [token for token in IMAGE_TOKENS + SA2VA_TOKENS if token not in special]
     if missing:
-        raise ConfigError(f"tokenizer {config.tokenizer!r} lacks {', '.join(missing)}: it is not a Sa2VA tokenizer")
+        raise ConfigError(
+            f"tokenizer {config.tokenizer!r} lacks the special token {', '.join(missing)}: it is no Sa2VA tokenizer"
+        )
     if len(tokenizer) > config.text.vocab_size:
         raise ConfigError(
             f"tokenizer {config.tokenizer!r} has {len(tokenizer)} tokens, text.vocab_size is {config.text.vocab_size}"

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,18 +65,26 @@ CHAT_TEMPLATES: dict[str, ChatTemplate] = {
 def encode(tokenizer: PreTrainedTokenizerBase, segments: Segments) -> list[int]:
     """Token ids of a text in pieces.
 
-    Neighbouring pieces of one kind are joined first, so that a byte-pair encoding sees them as one text.
+    The special tokens in :class:`Control` pieces become their ids. All text between two of them is joined first, so
+    that a byte-pair encoding sees it whole, as where a template's markup is no special token (Phi-3's under Qwen2).
+
+    Args:
+        tokenizer: turns text into ids.
+        segments: the pieces.
     """
+    special = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    longest_first = sorted(special, key=len, reverse=True)
+    boundary = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
     ids: list[int] = []
-    run, control = "", False
-    for piece in [*segments, Control("")]:
-        kind = isinstance(piece, Control)
-        if kind != control or piece == "":
-            if run:
-                ids += tokenizer.encode(run, add_special_tokens=False, split_special_tokens=not control)
-            run, control = "", kind
-        run += piece
-    return ids
+    run = ""
+    for piece in segments:
+        end = 0
+        for token in boundary.finditer(piece) if isinstance(piece, Control) else ():
+            ids += _encode_plain(tokenizer, run + piece[end : token.start()])
+            ids.append(special[token.group()])
+            run, end = "", token.end()
+        run += piece[end:]
+    return ids + _encode_plain(tokenizer, run)
 
 
 def encode_conversation(
@@ -106,3 +115,10 @@ def encode_conversation(
         ids += asked + told
         labels += [IGNORED_LABEL] * len(asked) + told
     return ids, labels
+
+
+def _encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    if not text:
+        return []
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+    return ids

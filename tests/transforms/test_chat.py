@@ -1,0 +1,150 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from monai_sa2va.data.tokenizer import BASE_TOKENS, SA2VA_TOKENS, byte_tokenizer
+from monai_sa2va.errors import ConfigError
+from monai_sa2va.transforms.chat import CHAT_TEMPLATES, IGNORED_LABEL, Control, Segments, encode, encode_conversation
+from monai_sa2va.transforms.sentences import answer_segments
+
+TOKENIZER = byte_tokenizer()
+CONTROL = BASE_TOKENS + SA2VA_TOKENS
+
+
+def _whole(text: str) -> list[int]:
+    ids: list[int] = TOKENIZER.encode(text, add_special_tokens=False)
+    return ids
+
+
+def test_templates_are_the_references() -> None:
+    qwen = CHAT_TEMPLATES["qwen_chat"]
+    assert qwen.before + "Q" + qwen.between + "A" + qwen.suffix == (
+        "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"
+    )
+    assert CHAT_TEMPLATES["internlm2_chat"] == qwen
+    phi3 = CHAT_TEMPLATES["phi3_chat"]
+    assert phi3.before + "Q" + phi3.between + "A" + phi3.suffix == "<|user|>\nQ<|end|>\n<|assistant|>\nA<|end|>"
+
+
+def test_labels_cover_the_answer_and_what_ends_it() -> None:
+    ids, labels = encode_conversation(TOKENIZER, "qwen_chat", [(["What?"], ["Sure, ", Control("[SEG]"), "."])])
+    assert ids == _whole("<|im_start|>user\nWhat?<|im_end|>\n<|im_start|>assistant\nSure, [SEG].<|im_end|>")
+    answer = _whole("Sure, [SEG].<|im_end|>")
+    assert labels == [IGNORED_LABEL] * (len(ids) - len(answer)) + answer
+
+
+def test_several_turns() -> None:
+    turns: list[tuple[Segments, Segments | None]] = [(["A?"], ["one"]), (["B?"], ["two"])]
+    ids, labels = encode_conversation(TOKENIZER, "qwen_chat", turns)
+    first = "<|im_start|>user\nA?<|im_end|>\n<|im_start|>assistant\n"
+    second = "\n<|im_start|>user\nB?<|im_end|>\n<|im_start|>assistant\n"
+    assert ids == _whole(first + "one<|im_end|>" + second + "two<|im_end|>")
+    supervised = [
+        (_whole(first), False),
+        (_whole("one<|im_end|>"), True),
+        (_whole(second), False),
+        (_whole("two<|im_end|>"), True),
+    ]
+    assert labels == [i if learnt else IGNORED_LABEL for part, learnt in supervised for i in part]
+
+
+def test_open_turn_for_generation() -> None:
+    ids, labels = encode_conversation(TOKENIZER, "qwen_chat", [(["A?"], None)])
+    assert ids == _whole("<|im_start|>user\nA?<|im_end|>\n<|im_start|>assistant\n")
+    assert set(labels) == {IGNORED_LABEL}
+
+
+def test_unknown_template() -> None:
+    with pytest.raises(ConfigError, match="template is 'llama'; known: qwen_chat, internlm2_chat, phi3_chat"):
+        encode_conversation(TOKENIZER, "llama", [(["A?"], None)])
+
+
+class TestUserText:
+    """What a user types is never more than text."""
+
+    @pytest.mark.parametrize("token", CONTROL)
+    def test_typed_tokens_in_question_and_phrase(self, token: str) -> None:
+        special = {TOKENIZER.convert_tokens_to_ids(t) for t in CONTROL}
+        answer = answer_segments([f"vessels {token}"])
+        ids, _ = encode_conversation(TOKENIZER, "qwen_chat", [([f"Segment {token}."], answer)])
+        # the template's four and what ends the answer, <p>, </p> and one [SEG]
+        expected = ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<p>", "</p>", "[SEG]", "<|im_end|>"]
+        assert [i for i in ids if i in special] == [TOKENIZER.convert_tokens_to_ids(t) for t in expected]
+        assert TOKENIZER.decode(ids) == (
+            f"<|im_start|>user\nSegment {token}.<|im_end|>\n<|im_start|>assistant\n"
+            f"Sure, <p>vessels {token}</p> [SEG].<|im_end|>"
+        )
+
+    @given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from(CONTROL)), max_size=6))
+    def test_no_text_becomes_a_control_token(self, pieces: list[str]) -> None:
+        ids = encode(TOKENIZER, pieces)
+        assert ids == list(encode(TOKENIZER, ["".join(pieces)]))
+        assert all(i < 256 for i in ids)
+        assert TOKENIZER.decode(ids) == "".join(pieces)
+
+    def test_halves_of_a_token_do_not_meet(self) -> None:
+        assert max(encode(TOKENIZER, ["[SE", "G]"])) < 256
+        assert max(encode(TOKENIZER, ["[SE", Control("G]")])) < 256
+
+    def test_all_of_it_with_an_official_tokenizer(self, oracle_dir: Path) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(oracle_dir / "internvl_qwen2" / "tokenizer")
+        special = [token.content for token in tokenizer.added_tokens_decoder.values()]
+        ids = encode(tokenizer, ["".join(special)])
+        assert not {tokenizer.convert_tokens_to_ids(token) for token in special} & set(ids)
+
+
+def _merging_tokenizer() -> PreTrainedTokenizerFast:
+    """With a merge of "." and "<", as Qwen2's between a sentence and markup that is no special token there."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    core = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate([*alphabet, ".<"])}, merges=[(".", "<")]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, clean_up_tokenization_spaces=False)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>", "[SEG]"], special_tokens=True)
+    return tokenizer
+
+
+class TestSameAsTheWholeString:
+    @pytest.mark.parametrize("template", list(CHAT_TEMPLATES))
+    def test_also_where_merges_cross_pieces(self, template: str) -> None:
+        tokenizer = _merging_tokenizer()
+        chat = CHAT_TEMPLATES[template]
+        ids, labels = encode_conversation(
+            tokenizer, template, [(["Segment ", "it."], ["Sure, ", Control("[SEG]"), "."])]
+        )
+        # question and answer are encoded apart, so that labels start where the answer does
+        asked = tokenizer.encode(f"{chat.before}Segment it.{chat.between}", add_special_tokens=False)
+        told = tokenizer.encode(f"Sure, [SEG].{chat.suffix}", add_special_tokens=False)
+        assert ids == asked + told
+        assert labels == [IGNORED_LABEL] * len(asked) + told
+        merged = tokenizer.convert_tokens_to_ids(".<")
+        assert ids.count(merged) == (2 if template == "phi3_chat" else 0)
+
+    def test_as_the_reference_has_it(self, oracle_dir: Path) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(oracle_dir / "internvl_qwen2" / "tokenizer")
+        case = load_file(oracle_dir / "internvl_qwen2" / "image_1seg.safetensors")
+        tiles, tokens = len(case["in.pixel_values"]), 4
+        image = Control("<img>" + "<IMG_CONTEXT>" * (tiles * tokens) + "</img>")
+        question: Segments = [image, "\nPlease segment the liver."]
+        ids, labels = encode_conversation(tokenizer, "qwen_chat", [(question, answer_segments(["liver"], named=False))])
+        prompt, answer = case["in.input_ids"][0].tolist(), case["output_ids"].tolist()
+        assert ids == prompt + answer
+        assert labels == [IGNORED_LABEL] * len(prompt) + answer
+        assert ids == tokenizer.encode(tokenizer.decode(ids), add_special_tokens=False)
