@@ -101,7 +101,7 @@ def workplace(tmp_path: Path) -> dict[str, str]:
     shutil.copytree(REPOSITORY / "bundle" / "configs", tmp_path / "bundle" / "configs")
     for part in ("images", "masks"):
         (tmp_path / "photos" / part).mkdir(parents=True)
-    for seed in range(12):
+    for seed in range(6):
         phantom = make_phantom(seed, "fundus", 64)
         Image.fromarray(phantom.image).save(tmp_path / "photos" / "images" / f"p{seed:02d}.png")
         mask = (phantom.label == LABEL_VALUES["vessels"]).astype(np.uint8) * 255
@@ -155,7 +155,7 @@ def test_commands_of_the_first_run(tmp_path, workplace):
 def test_commands_for_own_data(tmp_path, workplace):
     run_page("docs/how-to/own-data.md", tmp_path, workplace)
     binary = [entry for section in SECTIONS for entry in load_datalist(tmp_path / "photos/datalist.json", section)]
-    assert len(binary) == 12
+    assert len(binary) == 6
     # 0/255 masks: the value is the one in the files
     assert binary[0]["prompts"] == {"255": ["vessels", "blood vessels"]}
     maps = load_datalist(tmp_path / "sample/own.json", "training")
