@@ -111,7 +111,7 @@ def list_images(
             if not files:
                 raise DataError(
                     f"{os.fspath(place)} has no image that matches {pattern or '*'!r}; "
-                    f"give a pattern such as 'images/*.png' (kinds: {', '.join(SUFFIXES)})"
+                    f"name the folder they lie in, or a pattern such as 'images/*.png' (kinds: {', '.join(SUFFIXES)})"
                 )
             found += [{"image": str(path)} for path in files]
         else:
@@ -133,7 +133,10 @@ def _check_file(path: Path) -> None:
 
 def _read_file(path: Path) -> SourceImage:
     _check_file(path)
-    grid = read_grid(path)
+    try:
+        grid = read_grid(path)
+    except DataError as error:
+        raise DataError(_without_folder(str(error.args[0]), path)) from error
     if len(grid.shape) > 3:
         axes = " x ".join(map(str, grid.shape))
         raise DataError(f"{path.name} has {len(grid.shape)} axes ({axes}); segment one picture or volume of it")
@@ -146,7 +149,7 @@ def _read_file(path: Path) -> SourceImage:
     # damaged data raises nearly anything
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path.name} can't be read: {reason}") from error
+        raise DataError(_without_folder(f"{path.name} can't be read: {reason}", path)) from error
     if tuple(n for n in pixels.shape[1:] if n != 1) != tuple(n for n in grid.shape if n != 1):
         raise DataError(f"{path.name} has shape {grid.shape} by its header and {tuple(pixels.shape[1:])} as read")
     if grid.affine is not None:
@@ -155,6 +158,13 @@ def _read_file(path: Path) -> SourceImage:
         pixels.meta[MetaKeys.SPACE] = SpaceKeys.RAS
     header = nib.load(path).header if suffix in (".nii", ".nii.gz") else None
     return SourceImage(pixels, path.name, Grid(tuple(pixels.shape[1:]), grid.affine), header)
+
+
+def _without_folder(text: str, path: Path) -> str:
+    """A reader's message without the file's folder, which may name a patient and would end up in tables."""
+    for folder in (path.resolve().parent, path.absolute().parent, path.parent):
+        text = text.replace(f"{folder}{os.sep}", "")
+    return text
 
 
 def _in_memory(array: np.ndarray, meta: dict[str, Any]) -> SourceImage:

@@ -40,8 +40,9 @@ _log = logging.getLogger(__name__)
 class BatchSegmenter(Evaluator):
     """Segments every image of a loader by the same prompts, through :class:`~monai_sa2va.predictor.Segmenter`.
 
-    An image that fails doesn't stop the others: it is logged, and listed in ``summary.csv``. After each iteration
-    ``state.output["results"]`` holds a :class:`~monai_sa2va.writers.results.Written` for each image of the batch.
+    An image that fails doesn't stop the others: it is logged, and listed in ``summary.csv``; where all fail, the run
+    ends with a ``DataError``. After each iteration ``state.output["results"]`` holds a
+    :class:`~monai_sa2va.writers.results.Written` for each image of the batch.
 
     Args:
         device: where the network runs.
@@ -109,18 +110,20 @@ class BatchSegmenter(Evaluator):
         _log.info("segmented %d of %d images; results are in %s", total - len(failed), total, self._output[0])
         if failed:
             _log.error("failed: %s", ", ".join(result.image for result in failed))
+        if total and len(failed) == total:
+            raise DataError(f"none of {total} images could be segmented, the first because: {failed[0].error}")
 
 
 def _asked(batch: Any, prompts: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
     """Path and prompts of each entry: its own prompts where it has some."""
-    asked = []
+    asked: list[tuple[str, Sequence[str]]] = []
     for entry in batch if isinstance(batch, (list, tuple)) else [batch]:
         image = entry.get(Keys.IMAGE) if isinstance(entry, Mapping) else None
         own = entry.get(Keys.PROMPTS) if isinstance(entry, Mapping) else None
-        paths = image if isinstance(image, (list, tuple)) else [image]
+        paths: Sequence[Any] = image if isinstance(image, (list, tuple)) else [image]
         if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
             raise DataError(
                 "a batch has no path under 'image'; give the dataset entries {'image': path} and no transform"
             )
-        asked += [(os.fspath(path), prompts if own is None else check_prompts(own)) for path in paths]
+        asked += [(os.fspath(path), prompts if own is None else own) for path in paths]
     return asked

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -189,8 +189,10 @@ def check_prompts(prompts: str | Sequence[str]) -> list[str]:
     """One or several sentences as a list, their white space trimmed.
 
     Raises:
-        PromptError: when there is none, or one is no text, empty or too long.
+        PromptError: when there is none, they are a dictionary, or one is no text, empty or too long.
     """
+    if isinstance(prompts, Mapping):
+        raise PromptError("prompts is a dictionary, as of a datalist's entry; give sentences")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts:
         raise PromptError("there is no prompt; give at least one, e.g. 'Segment the vessels.'")

@@ -23,40 +23,43 @@ from pathlib import Path
 
 from monai_sa2va.errors import OutputError
 
-__all__ = ["atomic_path", "make_folder", "safe_name", "unique_names"]
+__all__ = ["atomic_path", "free_name", "make_folder", "safe_name", "unique_names"]
 
 _MAX_NAME = 60
 _OTHER = re.compile(r"[^a-z0-9]+")
 
 
-def safe_name(text: str, otherwise: str = "object") -> str:
+def safe_name(text: str) -> str:
     """A name that any file system takes: a to z, 0 to 9 and ``_``, at most 60 characters, without any path.
 
     Args:
-        text: anything, such as a phrase that a user typed.
-        otherwise: the name where nothing of ``text`` is left, e.g. of one in another script.
+        text: anything, such as a phrase that a user typed; where nothing of it is left, as of one in another script,
+            the name is ``object``.
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii").lower()
-    return _OTHER.sub("_", plain).strip("_")[:_MAX_NAME].strip("_") or otherwise
+    return _OTHER.sub("_", plain).strip("_")[:_MAX_NAME].strip("_") or "object"
 
 
-def unique_names(texts: Iterable[str], taken: Iterable[str] = (), otherwise: str = "object") -> list[str]:
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """``name``, or with the first number that makes it unlike those taken: ``vessels_2``. Case makes no difference."""
+    used = {other.casefold() for other in taken}
+    candidate, number = name, 1
+    while candidate.casefold() in used:
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
+
+
+def unique_names(texts: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     """Safe names, of which no two are alike: ``vessels``, ``vessels_2``.
 
     Args:
         texts: one a name.
         taken: names that are not to be used.
-        otherwise: as for :func:`safe_name`.
     """
-    used, names = set(taken), []
+    names: list[str] = []
     for text in texts:
-        first = name = safe_name(text, otherwise)
-        number = 1
-        while name in used:
-            number += 1
-            name = f"{first}_{number}"
-        used.add(name)
-        names.append(name)
+        names.append(free_name(safe_name(text), [*taken, *names]))
     return names
 
 

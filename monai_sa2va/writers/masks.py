@@ -117,8 +117,6 @@ def _nifti(mask: np.ndarray, segmentation: Segmentation) -> Any:
         return image
     affine = segmentation.source_grid.affine
     image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine)
-    if affine is None:
-        image.header.set_sform(None, code=0)
-    else:
+    if affine is not None:
         image.header.set_xyzt_units("mm")
     return image

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_sa2va.data.headers import image_suffix
 from monai_sa2va.errors import OutputError, Sa2VAError
-from monai_sa2va.writers.files import atomic_path, make_folder, unique_names
+from monai_sa2va.writers.files import atomic_path, free_name, make_folder
 from monai_sa2va.writers.masks import check_formats, write_masks
 from monai_sa2va.writers.overview import write_overview
 from monai_sa2va.writers.report import describe_objects, write_report
@@ -36,6 +36,7 @@ __all__ = ["ResultWriter", "Written"]
 _SUMMARY = ("image", "folder", "status", "objects", "found", "error")
 _OBJECTS = ("image", "folder", "label", "prompt", "presence", "voxels", "area_mm2", "volume_mm3", "empty_because")
 _REPORT = "report.json"
+_TABLES = ("summary.csv", "objects.csv")
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ class ResultWriter:
         """
         base = Path(image).name
         stem = base[: len(base) - len(image_suffix(base))]
-        name = unique_names([stem], self._folders, otherwise="image")[0]
+        # the file's own name, so that results are found again; a folder can't be called ".."
+        name = free_name(stem.strip(". ") or "image", [*self._folders, *_TABLES])
         self._folders.append(name)
         folder = self.output_dir / name
         if (folder / _REPORT).exists() and not self.overwrite:
@@ -160,8 +162,8 @@ class ResultWriter:
         Raises:
             OutputError: when they can't be written.
         """
-        _write_table(self.output_dir / "summary.csv", _SUMMARY, self._summary)
-        _write_table(self.output_dir / "objects.csv", _OBJECTS, self._objects)
+        for name, columns, rows in zip(_TABLES, (_SUMMARY, _OBJECTS), (self._summary, self._objects), strict=True):
+            _write_table(self.output_dir / name, columns, rows)
 
 
 def _remove_earlier(folder: Path) -> None:

@@ -1,0 +1,105 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Loading weights strictly."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from monai_sa2va.checkpoints.load import load_weights, read_weights
+from monai_sa2va.errors import CheckpointError
+
+
+def _network(width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Linear(2, width), nn.Linear(width, 1))
+
+
+@pytest.mark.parametrize("kind", ["plain.pt", "wrapped.pt", "plain.safetensors"])
+def test_every_kind_of_file_loads(tmp_path: Path, kind: str) -> None:
+    source, path = _network(), tmp_path / kind
+    state = source.state_dict()
+    if path.suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"model": state, "epoch": 3} if "wrapped" in kind else state, path)
+    target = _network()
+    load_weights(target, path)
+    inputs = torch.rand(4, 2)
+    assert torch.equal(source(inputs), target(inputs))
+
+
+def test_misfits_are_counted_and_named(tmp_path: Path) -> None:
+    state = {
+        "0.weight": torch.zeros(5, 2),
+        "0.bias": torch.zeros(3),
+        **{f"extra.{number}": torch.zeros(1) for number in range(5)},
+    }
+    torch.save(state, tmp_path / "odd.pt")
+    network = _network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        load_weights(network, tmp_path / "odd.pt")
+    message = str(caught.value)
+    assert message == (
+        "[CHECKPOINT] odd.pt doesn't fit this network: 2 keys missing (1.bias, 1.weight); "
+        "5 keys unexpected (extra.0, extra.1, extra.2, ...); "
+        "1 keys of another shape (0.weight (5, 2) instead of (3, 2)). "
+        "Give the checkpoint that was trained with this bundle's network_def"
+    )
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("torn.pt", b"PK\x03\x04 not a whole archive", "torn.pt can't be read as a checkpoint"),
+        ("empty.pt", b"", "empty.pt can't be read as a checkpoint"),
+        ("text.safetensors", b"hello", "text.safetensors can't be read as a checkpoint"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_weights(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Payload:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (marker,))  # type: ignore[return-value]
+
+    with (tmp_path / "evil.pt").open("wb") as stream:
+        pickle.dump(Payload(), stream, protocol=2)
+    with pytest.raises(CheckpointError, match="can't be read"):
+        read_weights(tmp_path / "evil.pt")
+    assert not marker.exists()
+
+
+def test_missing_and_wrong_content(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nowhere\.pt'"):
+        read_weights(tmp_path / "nowhere.pt")
+    torch.save({"epoch": 3}, tmp_path / "epoch.pt")
+    with pytest.raises(CheckpointError, match="holds no state dictionary"):
+        read_weights(tmp_path / "epoch.pt")
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="holds no state dictionary"):
+        read_weights(tmp_path / "list.pt")

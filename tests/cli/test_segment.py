@@ -1,0 +1,154 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""``monai-sa2va segment``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from monai_sa2va.cli.main import app
+from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmenter
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "configs").mkdir()
+    (folder / "models").mkdir()
+    (folder / "configs" / "metadata.json").write_text("{}")
+    inference = {
+        "bundle_root": ".",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": "tiny", "seed": 1},
+    }
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+    torch.save({"model": Sa2VA("tiny", seed=0).state_dict()}, folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (12, 16, 3)).astype(np.uint8)).save(folder / "eye.png")
+    volume = rng.integers(0, 500, (5, 4, 3)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.diag([-1.0, 2.0, -3.0, 1.0])), folder / "ct.nii.gz")
+    return folder
+
+
+def _run(*arguments: object) -> Result:
+    return runner.invoke(app, ["segment", *map(str, arguments), "--device", "cpu"])
+
+
+def test_a_folder_is_segmented(bundle: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = _run(images, "-p", "Segment the vessels.", "--prompt", "optic disc", "-o", out, "--bundle", bundle)
+    assert result.exit_code == 0, result.output
+    assert f"segmented 2 of 2 images; results are in {out}" in result.stdout
+    expected = Segmenter(Sa2VA("tiny", seed=0), device="cpu")
+    for name, folder in (("eye.png", "eye"), ("ct.nii.gz", "ct")):
+        found = expected.segment(images / name, ["Segment the vessels.", "optic disc"]).on_source_grid()
+        for number, label in enumerate(("vessels", "optic_disc")):
+            written = np.asarray(nib.load(out / folder / f"{label}.nii.gz").dataobj)
+            np.testing.assert_array_equal(written, found[number].astype(np.uint8))
+    assert (out / "eye" / "vessels.png").is_file()
+    assert not (out / "ct" / "vessels.png").exists()
+    with (out / "summary.csv").open() as stream:
+        assert [row["image"] for row in csv.DictReader(stream)] == ["ct.nii.gz", "eye.png"]
+
+
+def test_one_bad_input_doesnt_stop_the_rest(bundle: Path, images: Path, tmp_path: Path) -> None:
+    torn = images / "torn.png"
+    torn.write_bytes((images / "eye.png").read_bytes()[:80])
+    arguments = (images / "missing.png", torn, images / "eye.png", "-p", "vessels", "--bundle", bundle)
+    result = _run(*arguments, "-o", tmp_path / "out", "--format", "png")
+    assert result.exit_code == 1
+    assert "segmented 1 of 3 images" in result.stdout
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 2
+    assert lines[0] == f"{images / 'missing.png'}: [DATA] there is no file 'missing.png' in its folder; check the path"
+    assert lines[1].startswith(f"{torn}: [DATA] torn.png can't be read: ")
+    assert (tmp_path / "out" / "eye" / "vessels.png").is_file()
+    assert not (tmp_path / "out" / "eye" / "vessels.nii.gz").exists()
+
+
+def test_nothing_usable_exits_2(bundle: Path, images: Path, tmp_path: Path) -> None:
+    result = _run(images / "missing.png", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
+    assert result.exit_code == 2
+    assert "segmented 0 of 1 images" in result.stdout
+
+
+def test_results_are_replaced_only_when_asked(bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = (images / "eye.png", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
+    assert _run(*arguments).exit_code == 0
+    again = _run(*arguments)
+    assert again.exit_code == 2
+    assert "holds results already; give overwrite" in again.stderr
+    assert _run(*arguments, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", " "], "[PROMPT] the prompt is empty"),
+        (["-p", "x" * 10_000], "[PROMPT] the prompt has 10000 characters"),
+        (["-p", "vessels", "--format", "dicom-seg"], "[CONFIG] format has 'dicom-seg'; allowed: nifti, png"),
+        (["-p", "vessels", "--window", "lungs"], "[CONFIG] window is 'lungs'; allowed: auto"),
+        (["-p", "vessels", "--checkpoint", "gone.pt"], "[CHECKPOINT] there is no checkpoint 'gone.pt'"),
+        (["-p", "vessels", "--bundle", "nowhere"], "[CONFIG] the bundle folder 'nowhere' has no configs"),
+        (["-p", "vessels", "--device", "tpu"], "Invalid value for '--device'"),
+        ([], "Missing option '-p' / '--prompt'"),
+    ],
+)
+def test_wrong_usage_exits_2_in_one_line(
+    bundle: Path, images: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = runner.invoke(
+        app, ["segment", str(images), "-o", str(tmp_path / "out"), "--bundle", str(bundle), *arguments]
+    )
+    assert result.exit_code == 2
+    assert message in result.stderr
+    if message.startswith("["):
+        assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_output_that_cant_be_written_and_empty_folder(bundle: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = _run(images, "-p", "vessels", "-o", tmp_path / "file" / "out", "--bundle", bundle)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: [OUTPUT] the folder ")
+    (tmp_path / "empty").mkdir()
+    result = _run(tmp_path / "empty", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
+    assert result.exit_code == 2
+    assert "has no image that matches" in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(bundle: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    result = _run(images, "-p", "vessels", "-o", tmp_path / "locked", "--bundle", bundle)
+    assert result.exit_code == 2
+    assert "can't be written to" in result.stderr

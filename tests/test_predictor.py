@@ -1,0 +1,290 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Segmenter and Segmentation."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from monai.transforms import LoadImage
+from PIL import Image
+
+from monai_sa2va import Segmenter as ExportedSegmenter
+from monai_sa2va.errors import CheckpointError, ConfigError, DataError, PromptError
+from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.networks.presets import get_preset
+from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmentation, Segmenter, as_window
+from monai_sa2va.transforms.intensity import Window
+from monai_sa2va.transforms.planes import ToPlane
+
+PROMPTS = ["Segment the vessels.", "optic disc"]
+CODES = ["RAS", "LPS", "LAI", "PIR", "SRA", "ASL"]
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(Sa2VA("tiny", seed=0), device="cpu")
+
+
+def _affine(code: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """Of a volume stored in this orientation, with unequal spacings and an origin."""
+    ornt = nib.orientations.axcodes2ornt(tuple(code))
+    affine = np.diag([0.5, 2.0, 3.0, 1.0]) @ nib.orientations.inv_ornt_aff(ornt, shape)
+    affine[:3, 3] += [10.0, -20.0, 30.0]
+    return affine
+
+
+def _volume(code: str, shape: tuple[int, int, int] = (5, 6, 3)) -> np.ndarray:
+    return np.random.default_rng(CODES.index(code)).normal(50, 200, shape).astype(np.int16)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_volume_masks_are_those_of_its_slices(segmenter: Segmenter, tmp_path: Path, code: str) -> None:
+    """The whole way by file agrees with taking, segmenting and putting back one slice at a time."""
+    values = _volume(code)
+    affine = _affine(code, values.shape)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)
+    found = segmenter.segment(path, PROMPTS)
+    assert found.labels == ["vessels", "optic disc"]
+    assert found.masks.ndim == 4
+
+    volume = LoadImage(image_only=True, ensure_channel_first=True)(path)
+    windowed = Window("percentile")(volume)
+    expected = np.zeros((2, *values.shape), dtype=bool)
+    for index in range(found.masks.shape[1]):
+        take = ToPlane("axial", index)
+        plane = take(windowed)
+        masks = segmenter.inferer(plane.as_tensor().expand(3, -1, -1), segmenter.network, PROMPTS).masks
+        back = take.inverse(MetaTensor(masks).copy_meta_from(plane))
+        expected |= back.numpy().astype(bool)
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(found.on_source_grid(), expected)
+
+
+@given(code=st.sampled_from(CODES), data=st.data())
+def test_affine_places_mask_voxels_where_the_source_has_them(segmenter: Segmenter, code: str, data: Any) -> None:
+    shape = (3, 4, 2)
+    affine = _affine(code, shape)
+    found = _blank(segmenter, code, shape)
+    d, h, w = (data.draw(st.integers(0, n - 1)) for n in found.masks.shape[1:])
+    masks = np.zeros_like(found.masks)
+    masks[0, d, h, w] = True
+    voxel = np.argwhere(replace(found, masks=masks).on_source_grid()[0])
+    assert voxel.shape == (1, 3)
+    ras = affine @ [*voxel[0], 1]
+    assert found.affine is not None
+    np.testing.assert_allclose(found.affine @ [w, h, d, 1], ras * [-1, -1, 1, 1], atol=1e-6)
+    # radiological display: columns to the patient's left, rows to posterior
+    assert found.affine[0, 0] > 0
+    assert found.affine[1, 1] > 0
+
+
+_BLANKS: dict[tuple[str, tuple[int, int, int]], Segmentation] = {}
+
+
+def _blank(segmenter: Segmenter, code: str, shape: tuple[int, int, int]) -> Segmentation:
+    """One segmentation an orientation, as hypothesis draws many voxels of each."""
+    if (code, shape) not in _BLANKS:
+        image = MetaTensor(torch.zeros(1, *shape), affine=torch.as_tensor(_affine(code, shape)))
+        _BLANKS[code, shape] = segmenter.segment(image, "vessels")
+    return _BLANKS[code, shape]
+
+
+def test_slices_stand_in_the_sources_order(segmenter: Segmenter) -> None:
+    """Bright in one stored slice only: there, whichever way the axis points."""
+    for code in ("RAS", "RAI"):
+        values = torch.zeros(1, 4, 5, 6)
+        values[..., 1] = 100.0
+        ornt = nib.orientations.axcodes2ornt(tuple(code))
+        affine = nib.orientations.inv_ornt_aff(ornt, (4, 5, 6))
+        image = MetaTensor(values, affine=torch.as_tensor(affine))
+        masks = segmenter.segment(image, "vessels").masks[0]
+        dark = [masks[index] for index in (0, 2, 3, 4, 5)]
+        assert all(np.array_equal(dark[0], other) for other in dark)
+        bright = segmenter.segment(np.full((5, 4), 255, np.uint8), "vessels").masks[0]
+        np.testing.assert_array_equal(masks[1], bright)
+
+
+def test_a_volume_is_told_with_scores_progress_and_its_best_slice(segmenter: Segmenter) -> None:
+    values = torch.as_tensor(_volume("RAS", (6, 7, 5)))[None].float()
+    steps: list[tuple[int, int]] = []
+    image = MetaTensor(values, affine=torch.eye(4))
+    found = segmenter.segment(image, PROMPTS, progress=lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    assert found.slice_index == int(found.masks.sum((0, 2, 3)).argmax())
+    assert found.picture.shape == (7, 6, 3)
+    assert found.picture.dtype == np.uint8
+    assert found.text == "Sure, <p>vessels</p> [SEG].\nSure, <p>optic disc</p> [SEG]."
+
+
+def test_presence_of_a_volume_is_that_of_its_surest_slice(segmenter: Segmenter) -> None:
+    # a fixed window, so that a slice alone is shown as in its volume
+    fixed = Segmenter(segmenter.network, device="cpu", window={"kind": "range", "lower": -500, "upper": 600})
+    values = torch.as_tensor(_volume("RAS", (6, 7, 3)))[None].float()
+    whole = fixed.segment(MetaTensor(values, affine=torch.eye(4)), PROMPTS)
+    slices = [fixed.segment(MetaTensor(values[..., i : i + 1], affine=torch.eye(4)), PROMPTS) for i in range(3)]
+    np.testing.assert_array_equal(whole.scores, np.max([one.scores for one in slices], axis=0))
+    np.testing.assert_array_equal(whole.masks, np.concatenate([one.masks for one in slices], axis=1))
+    assert whole.scores.dtype == np.float32
+
+
+def test_a_picture_by_any_door_has_the_same_masks(segmenter: Segmenter, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    array = rng.integers(0, 256, (20, 31, 3)).astype(np.uint8)
+    alpha = np.dstack([array, rng.integers(0, 256, (20, 31)).astype(np.uint8)])
+    Image.fromarray(array).save(tmp_path / "a.png")
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    Image.fromarray(alpha).save(tmp_path / "alpha.png")
+    expected = segmenter.inferer(array, segmenter.network, PROMPTS).masks.numpy()
+    tensor = MetaTensor(torch.from_numpy(array.transpose(2, 1, 0).copy()))
+    for image in (
+        array,
+        Image.fromarray(array),
+        Image.fromarray(alpha),
+        tmp_path / "a.png",
+        str(tmp_path / "a.tif"),
+        tmp_path / "alpha.png",
+        tensor,
+    ):
+        found = segmenter.segment(image, PROMPTS)
+        np.testing.assert_array_equal(found.masks, expected)
+        np.testing.assert_array_equal(found.picture, array)
+        np.testing.assert_array_equal(found.on_source_grid(), expected.swapaxes(1, 2))
+        assert found.affine is None
+        assert found.slice_index is None
+        assert found.prompts == PROMPTS
+
+
+def test_sixteen_bits_and_windows(segmenter: Segmenter, tmp_path: Path) -> None:
+    deep = np.random.default_rng(2).integers(0, 4096, (12, 16)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    by_file = segmenter.segment(tmp_path / "deep.png", "vessels")
+    by_array = segmenter.segment(deep, "vessels")
+    np.testing.assert_array_equal(by_file.masks, by_array.masks)
+    # percentiles spread the 12 bits in use; the whole range of 16 bits leaves them dark
+    assert by_file.picture.max() == 255
+    dark = Segmenter(segmenter.network, device="cpu", window="dtype").segment(deep, "vessels")
+    assert dark.picture.max() == round(int(deep.max()) / 257)
+
+
+def test_windows_are_named_or_given() -> None:
+    assert as_window("lung").lower == -1350
+    assert as_window({"kind": "hu", "center": 0, "width": 10}).upper == 5
+    window = Window("dtype")
+    assert as_window(window) is window
+    for bad in ("lungs", "hu", {"widht": 3}):
+        with pytest.raises(ConfigError):
+            as_window(bad)
+
+
+def test_a_plane_of_nifti_keeps_its_place(segmenter: Segmenter, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.zeros((4, 6), np.uint8), np.diag([0.5, 2.0, 1.0, 1.0])), tmp_path / "a.nii")
+    found = segmenter.segment(tmp_path / "a.nii", "vessels")
+    assert found.masks.shape == (1, 6, 4)
+    np.testing.assert_array_equal(found.affine, np.diag([-0.5, -2.0, 1.0, 1.0]))
+    assert found.on_source_grid().shape == (1, 4, 6)
+
+
+def test_one_pixel(segmenter: Segmenter) -> None:
+    assert segmenter.segment(np.array([[7]], np.uint8), "vessels").masks.shape == (1, 1, 1)
+
+
+def test_bad_input_is_refused_before_any_work(segmenter: Segmenter, tmp_path: Path) -> None:
+    with pytest.raises(PromptError, match="the prompt is empty"):
+        segmenter.segment(tmp_path / "missing.png", " ")
+    with pytest.raises(DataError, match="there is no file"):
+        segmenter.segment(tmp_path / "missing.png", "vessels")
+    holed = MetaTensor(torch.tensor([[[1.0, float("nan")]]]))
+    with pytest.raises(DataError, match="NaN"):
+        segmenter.segment(holed, "vessels")
+    palette = Image.new("P", (4, 4))
+    with pytest.raises(DataError, match="mode P"):
+        segmenter.segment(palette, "vessels")
+
+
+def test_bad_arguments() -> None:
+    network = Sa2VA("tiny", seed=0)
+    with pytest.raises(ConfigError, match="device is 'gpu'"):
+        Segmenter(network, device="gpu")
+    with pytest.raises(ConfigError, match="amp and inferer"):
+        Segmenter(network, device="cpu", amp=True, inferer=ImageInferer())
+    with pytest.raises(ConfigError, match="window is 'x'"):
+        Segmenter(network, device="cpu", window="x")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device is 'cuda', but 0 CUDA devices"):
+            Segmenter(network, device="cuda")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    (folder / "configs").mkdir(parents=True)
+    (folder / "models").mkdir()
+    (folder / "configs" / "metadata.json").write_text("{}")
+    inference = {
+        "bundle_root": ".",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "preset": "tiny",
+        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": "@preset", "seed": 1},
+    }
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+    return folder
+
+
+def test_a_bundle_is_built_and_loaded(segmenter: Segmenter, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
+    expected = segmenter.segment(picture, PROMPTS)
+    torch.save({"model": segmenter.network.state_dict()}, bundle / "models" / "model.pt")
+    assert ExportedSegmenter is Segmenter
+    monkeypatch.chdir(bundle.parent)
+    for built in (
+        Segmenter.from_bundle(bundle, device="cpu"),
+        Segmenter.from_bundle(device="cpu"),  # ./bundle
+        Segmenter.from_bundle(bundle, checkpoint="bundle/models/model.pt", device="cpu"),
+    ):
+        found = built.segment(picture, PROMPTS)
+        np.testing.assert_array_equal(found.masks, expected.masks)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_bundle_that_cant_be_used(segmenter: Segmenter, bundle: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*model\.pt'"):
+        Segmenter.from_bundle(bundle, device="cpu")
+    with pytest.raises(ConfigError, match=r"inference\.json has no id 'presett'"):
+        Segmenter.from_bundle(bundle, device="cpu", presett="small")
+    with pytest.raises(ConfigError, match="builds a Linear"):
+        Segmenter.from_bundle(
+            bundle, network_def={"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, device="cpu"
+        )
+    torch.save({"model": segmenter.network.state_dict()}, bundle / "models" / "model.pt")
+    other = get_preset("tiny").to_dict()
+    other["text"]["num_hidden_layers"] = 5
+    with pytest.raises(
+        CheckpointError, match=r"model\.pt doesn't fit this network: \d+ keys missing \(mllm\."
+    ) as error:
+        Segmenter.from_bundle(bundle, preset=other, device="cpu")
+    assert "trained with this bundle's network_def" in str(error.value)
+    (bundle / "configs" / "inference.json").unlink()
+    with pytest.raises(ConfigError, match=r"inference\.json' is missing"):
+        Segmenter.from_bundle(bundle)
