@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 
-__all__ = ["ask_for", "one_prompt_each"]
+__all__ = ["ask_for", "askable", "one_prompt_each"]
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -40,6 +43,26 @@ def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     ]
 
 
+def askable(entries: Sequence[Mapping[str, Any]], include_absent: bool = False) -> list[dict[str, Any]]:
+    """The entries that something can be asked of; how many are left out is logged.
+
+    Args:
+        entries: of a datalist.
+        include_absent: whether phrases for what is not there are asked, too.
+    """
+    kept = [
+        dict(entry) for entry in entries if entry.get(Keys.PROMPTS) or (include_absent and entry.get(Keys.ABSENT))
+    ]
+    if len(kept) < len(entries):
+        _LOGGER.warning(
+            "%d of %d entries have no prompts%s and are left out",
+            len(entries) - len(kept),
+            len(entries),
+            "" if include_absent else " of structures that are there (absent phrases count with include_absent)",
+        )
+    return kept
+
+
 def ask_for(entries: Sequence[Mapping[str, Any]], question: str = "Segment the {}.") -> list[dict[str, Any]]:
     """Entries for inference that ask for each structure of their label by its first phrase.
 
@@ -48,12 +71,10 @@ def ask_for(entries: Sequence[Mapping[str, Any]], question: str = "Segment the {
         question: the sentence, ``{}`` for the phrase.
 
     Returns:
-        ``{"image": path, "prompts": [sentence, ...]}`` for each entry.
+        ``{"image": path, "prompts": [sentence, ...]}`` for each entry; one without prompts has the image alone.
     """
-    return [
-        {
-            Keys.IMAGE.value: entry[Keys.IMAGE],
-            Keys.PROMPTS.value: [question.format(phrases[0]) for phrases in entry[Keys.PROMPTS].values()],
-        }
-        for entry in entries
-    ]
+    asked: list[dict[str, Any]] = []
+    for entry in entries:
+        sentences = [question.format(phrases[0]) for phrases in entry[Keys.PROMPTS].values()]
+        asked.append({Keys.IMAGE.value: entry[Keys.IMAGE]} | ({Keys.PROMPTS.value: sentences} if sentences else {}))
+    return asked

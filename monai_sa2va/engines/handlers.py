@@ -133,8 +133,11 @@ class EvaluationStats:
     def epoch_completed(self, engine: Engine) -> None:
         """Write the metrics."""
         metrics: dict[str, Any] = engine.state.metrics
-        for key in sorted(metrics, key=lambda name: ("/" in name, name)):
-            _LOGGER.info("%-40s %.4f", key, metrics[key])
+        for name in sorted(key for key in metrics if "/" not in key):
+            phrases = [
+                f"{key.split('/', 1)[1]} {metrics[key]:.3f}" for key in sorted(metrics) if key.startswith(f"{name}/")
+            ]
+            _LOGGER.info("%s %.4f%s", name, metrics[name], f" ({', '.join(phrases)})" if phrases else "")
         if self.log_dir is not None:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -1,0 +1,214 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+
+from monai_sa2va.data.phantoms import write_phantoms
+from monai_sa2va.losses.sa2va_loss import Sa2VALoss
+from monai_sa2va.networks.presets import get_preset
+from monai_sa2va.networks.sa2va import Sa2VA
+
+# What MONAI's metadata schema of 2024-07-25 asks for, in our words: the file itself can't be fetched offline.
+_TEXT = {"type": "string"}
+_TENSOR = {
+    "type": "object",
+    "properties": {
+        "type": _TEXT,
+        "format": _TEXT,
+        "num_channels": {"type": "integer"},
+        "spatial_shape": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "dtype": _TEXT,
+        "value_range": {"type": "array", "items": {"type": "number"}},
+        "is_patch_data": {"type": "boolean"},
+        "channel_def": {"type": "object"},
+    },
+    "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"],
+}
+_VALUES = {"type": "object", "additionalProperties": {"anyOf": [{"type": ["number", "string", "boolean"]}, _TENSOR]}}
+_STRINGS = ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        **dict.fromkeys((*_STRINGS, "copyright", "intended_use", "data_source", "data_type"), _TEXT),
+        "required_packages_version": {"type": "object"},
+        "changelog": {"type": "object"},
+        "references": {"type": "array", "items": _TEXT},
+        "network_data_format": {
+            "type": "object",
+            "properties": {"inputs": _VALUES, "outputs": _VALUES},
+            "required": ["inputs", "outputs"],
+        },
+    },
+    "required": [*_STRINGS, "copyright", "required_packages_version", "network_data_format"],
+}
+
+
+@pytest.fixture(scope="module")
+def configs(repository: Path) -> Path:
+    return repository / "bundle" / "configs"
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "phantoms"
+    write_phantoms(folder, 10, 0, splits={"training": 0.6, "validation": 0.2, "testing": 0.2})
+    return folder
+
+
+def _run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result
+
+
+def test_metadata_keeps_to_the_schema(configs: Path, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(SCHEMA))
+    verify_metadata(meta_file=str(configs / "metadata.json"), filepath=str(schema))
+    broken = json.loads((configs / "metadata.json").read_text())
+    del broken["network_data_format"]["inputs"]["image"]["dtype"]
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    with pytest.raises(ValueError, match="schema"):
+        verify_metadata(meta_file=str(tmp_path / "broken.json"), filepath=str(schema))
+
+
+def test_metadata_knows_this_version(configs: Path) -> None:
+    metadata = json.loads((configs / "metadata.json").read_text())
+    assert metadata["version"] in metadata["changelog"]
+    assert metadata["schema"].endswith("meta_schema_20240725.json")
+
+
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_network_takes_and_gives_what_metadata_says(configs: Path, config: str) -> None:
+    verify_net_in_out(
+        "network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / f"{config}.json"),
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
+def test_properties_are_complete(configs: Path, phantoms: Path, tmp_path: Path, kind: str, config: str) -> None:
+    torch.save(Sa2VA("tiny", seed=0).state_dict(), tmp_path / "model.pt")
+    overrides: dict[str, Any] = {"output_dir": str(tmp_path / "out"), "device": "$torch.device('cpu')"}
+    if kind == "train":
+        overrides |= {"dataset_dir": str(phantoms), "ckpt_dir": str(tmp_path), "num_workers": 0}
+    else:
+        overrides |= {"dataset_dir": str(phantoms / "images"), "checkpoint": str(tmp_path / "model.pt")}
+    workflow = ConfigWorkflow(
+        workflow_type=kind,
+        config_file=str(configs / f"{config}.json"),
+        meta_file=str(configs / "metadata.json"),
+        logging_file=str(configs / "logging.conf"),
+        **overrides,
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    workflow.finalize()
+
+
+def test_recipe_is_the_published_one(configs: Path) -> None:
+    train = json.loads((configs / "train.json").read_text())
+    recipe = {
+        "learning_rate": 2e-5,
+        "adam_betas": [0.9, 0.999],
+        "weight_decay": 0.05,
+        "warmup_start_lr": 1e-5,
+        "warmup_steps": 366,
+        "total_steps": 12192,
+        "clip_norm": 1.0,
+        "batch_size": 4,
+        "accumulation_steps": 2,
+        "num_workers": 8,
+    }
+    assert {key: train[key] for key in recipe} == recipe
+    assert train["optimizer"]["eps"] == 1e-8
+    weights = ("mask_weight", "dice_weight", "language_weight")
+    assert [train["criterion"][key] for key in weights] == [1.0, 1.0, 0.5]
+
+
+def test_losses_of_monai_come_in_from_json(configs: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(configs / "train.json"))
+    parser["criterion"] = {"_target_": "monai.losses.DiceCELoss", "sigmoid": True}
+    network = parser.get_parsed_content("network_def")
+    assert isinstance(network.criterion, Sa2VALoss)
+    assert type(network.criterion.segmentation_loss).__name__ == "DiceCELoss"
+
+
+def test_train_and_inference_build_the_same_network(configs: Path) -> None:
+    presets = {json.loads((configs / f"{name}.json").read_text())["preset"] for name in ("train", "inference")}
+    assert presets == {get_preset("tiny").name}
+
+
+_SHORT = ("--num_workers", "0", "--phantom_count", "10", "--max_epochs", "1", "--total_steps", "2")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("inside", [False, True])
+def test_training_command_runs_from_both_folders(repository: Path, tmp_path: Path, inside: bool) -> None:
+    root = tmp_path / "repository"
+    (root / "bundle").mkdir(parents=True)
+    (root / "bundle" / "configs").symlink_to(repository / "bundle" / "configs")
+    cwd, config = (root / "bundle", "configs/train.json") if inside else (root, "bundle/configs/train.json")
+    result = _run(cwd, "training", "--config_file", config, *_SHORT, "--warmup_steps", "1")
+    # the folder of the data was not there: phantoms were made, and it says so
+    assert "phantoms" in result.stdout + result.stderr
+    assert (root / "bundle" / "data" / "phantoms" / "datalist.json").is_file()
+    assert (root / "bundle" / "models" / "model.pt").is_file()
+
+    config = config.replace("train.json", "inference.json")
+    images = root / "bundle" / "data" / "phantoms" / "images"
+    _run(cwd, "inference", "--config_file", config, "--dataset_dir", str(images), "--pattern", "*0003.png")
+    results = [path for path in (root / "bundle" / "eval" / "masks").iterdir() if path.is_dir()]
+    assert len(results) == 1
+    assert {"overview.png", "report.json", "vessels.png"} <= {path.name for path in results[0].iterdir()}
+
+
+@pytest.mark.slow
+def test_training_on_real_photographs(repository: Path, data_dir: Path, tmp_path: Path) -> None:
+    chase = data_dir / "vessels" / "chase_db1"
+    if not chase.is_dir():
+        pytest.skip("vessels/chase_db1 is not among the data")
+    datalist = tmp_path / "datalist.json"
+    command = [sys.executable, "-m", "monai_sa2va", "datalist", str(chase / "images"), str(chase / "masks")]
+    command += ["--prompt", "vessels", "--group-regex", r"(\d+)[LR]", "--test-groups", "11,12,13,14"]
+    subprocess.run([*command, "-o", str(datalist)], check=True, capture_output=True)
+    config = repository / "bundle" / "configs"
+    where = ["--dataset_dir", str(chase), "--datalist", str(datalist)]
+    _run(
+        tmp_path,
+        *("training", "--config_file", str(config / "train.json"), *where, "--max_epochs", "2", "--num_workers", "0"),
+        *("--ckpt_dir", str(tmp_path / "models"), "--output_dir", str(tmp_path / "eval")),
+    )
+    _run(
+        tmp_path,
+        *("inference", "--config_file", str(config / "inference.json"), *where),
+        *("--checkpoint", str(tmp_path / "models" / "model.pt"), "--output_dir", str(tmp_path / "masks")),
+    )
+    results = sorted(path.name for path in (tmp_path / "masks").iterdir() if path.is_dir())
+    assert results == [f"image_{child}{side}" for child in (11, 12, 13, 14) for side in ("l", "r")]
+    for name in results:
+        assert {"vessels.png", "vessels.nii.gz", "overview.png"} <= {
+            p.name for p in (tmp_path / "masks" / name).iterdir()
+        }

@@ -1,0 +1,79 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from monai_sa2va.engines.schedules import optimizer_steps_per_epoch, warmup_cosine
+from monai_sa2va.errors import ConfigError
+
+
+def _optimizer(lr: float = 2e-5) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
+
+
+def _rates(optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> list[float]:
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def test_recipe_warms_up_from_1e5_and_ends_at_zero() -> None:
+    optimizer = _optimizer()
+    rates = _rates(optimizer, warmup_cosine(optimizer), 12193)
+    assert rates[0] == pytest.approx(1e-5)
+    assert rates[183] == pytest.approx(1.5e-5)
+    assert rates[366] == pytest.approx(2e-5)
+    # half-way through the cosine
+    assert rates[366 + (12192 - 366) // 2] == pytest.approx(1e-5)
+    assert rates[12192] == pytest.approx(0, abs=1e-12)
+    assert max(rates) == pytest.approx(2e-5)
+
+
+def test_without_warmup_the_first_step_has_the_highest_rate() -> None:
+    optimizer = _optimizer(1e-3)
+    rates = _rates(optimizer, warmup_cosine(optimizer, warmup_steps=0, total_steps=4), 5)
+    assert rates == pytest.approx([1e-3, 8.535533905932738e-4, 5e-4, 1.4644660940672624e-4, 0.0], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"warmup_steps": 5, "total_steps": 5}, "warmup_steps"),
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"start_lr": 0.0}, "warmup_start_lr"),
+        ({"start_lr": 1e-3}, "warmup_start_lr"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(arguments: dict[str, float], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        warmup_cosine(_optimizer(), **arguments)  # type: ignore[arg-type]
+
+
+def test_a_run_of_another_length_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="monai_sa2va"):
+        warmup_cosine(_optimizer(), planned_steps=12192)
+        assert not caplog.records
+        warmup_cosine(_optimizer(), planned_steps=6)
+    assert "this run makes 6" in caplog.text
+    assert "--total_steps" in caplog.text
+
+
+@pytest.mark.parametrize(("micro", "accumulation", "steps"), [(5, 2, 3), (4, 2, 2), (1, 4, 1), (7, 1, 7)])
+def test_the_short_last_window_is_a_step(micro: int, accumulation: int, steps: int) -> None:
+    assert optimizer_steps_per_epoch(micro, accumulation) == steps
