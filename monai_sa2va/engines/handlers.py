@@ -22,7 +22,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.networks.parts import trainable_summary
+from monai_sa2va.networks.parts import trainable_summary, weights_hash
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -41,10 +41,17 @@ class TrainingStats:
         log_dir: of TensorBoard's files; ``None`` writes none.
         interval: optimizer steps between two lines.
         progress: whether to show a progress bar.
+        seed: of the initial weights, to be noted beside their hash.
     """
 
-    def __init__(self, log_dir: str | Path | None = None, interval: int = 20, progress: bool = True) -> None:
-        self.log_dir, self.interval, self.progress = log_dir, interval, progress
+    def __init__(
+        self,
+        log_dir: str | Path | None = None,
+        interval: int = 20,
+        progress: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        self.log_dir, self.interval, self.progress, self.seed = log_dir, interval, progress, seed
         self._writer: SummaryWriter | None = None
         self._sums: dict[str, float] = {}
         self._samples = self._steps = 0
@@ -59,7 +66,7 @@ class TrainingStats:
             ProgressBar(desc="train").attach(engine, output_transform=lambda output: {"loss": float(output[Keys.LOSS])})
 
     def started(self, engine: Sa2VATrainer) -> None:
-        """Say what is trained."""
+        """Say what is trained, and from which weights."""
         if self.log_dir is not None:
             # imported here: TensorBoard takes seconds to load, and evaluation doesn't need it
             from torch.utils.tensorboard import SummaryWriter
@@ -68,6 +75,8 @@ class TrainingStats:
         network = getattr(engine.network, "module", engine.network)
         for part, (trained, total) in trainable_summary(network).items():
             _LOGGER.info("%-34s %12s of %12s parameters trained", part, f"{trained:,}", f"{total:,}")
+        seed = "" if self.seed is None else f" (seed {self.seed})"
+        _LOGGER.info("weights at the start%s: sha256 %s", seed, weights_hash(network))
         self._reset(engine)
 
     def iteration_completed(self, engine: Sa2VATrainer) -> None:

@@ -13,13 +13,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["PARTS", "freeze", "part_of", "trainable_summary"]
+__all__ = ["PARTS", "freeze", "part_of", "trainable_summary", "weights_hash"]
 
 _SAM2 = "grounding_encoder.sam2_model."
 
@@ -80,6 +82,15 @@ def trainable_summary(network: nn.Module) -> dict[str, tuple[int, int]]:
         before = totals[part]
         totals[part] = (before[0] + (count if trained else 0), before[1] + count)
     return totals
+
+
+def weights_hash(network: nn.Module) -> str:
+    """SHA-256 of all weights and buffers with their names, as 64 hexadecimal digits; the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _counts(network: nn.Module) -> Iterator[tuple[str, int, bool]]:

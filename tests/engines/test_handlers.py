@@ -71,6 +71,7 @@ def test_a_line_holds_the_loss_of_whole_steps(network: Sa2VA, tmp_path: Path, ca
     assert written == pytest.approx([(losses[0] + losses[1]) / 2, (losses[2] + losses[3]) / 2], rel=1e-5)
     assert {"train/lr", "train/grad_norm", "train/samples_per_s"} <= set(_scalars(tmp_path))
     assert "epoch 1 step 2: loss" in caplog.text
+    assert "weights at the start: sha256 " in caplog.text
     assert "grounding_encoder.mask_decoder" in caplog.text
 
 

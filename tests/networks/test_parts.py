@@ -14,10 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.networks.parts import PARTS, freeze, part_of, trainable_summary
+from monai_sa2va.networks.parts import PARTS, freeze, part_of, trainable_summary, weights_hash
 from monai_sa2va.networks.sa2va import Sa2VA
 
 RECIPE = [
@@ -99,3 +100,17 @@ def test_common_beginning_and_thawing(network: Sa2VA) -> None:
 def test_bad_freezing(network: Sa2VA, parts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         freeze(network, parts)
+
+
+def test_hash_changes_with_any_weight_and_with_nothing_else(network: Sa2VA, micro_config: Sa2VAConfig) -> None:
+    before = weights_hash(network)
+    assert len(before) == 64
+    assert weights_hash(Sa2VA(micro_config, seed=0)) == before != weights_hash(Sa2VA(micro_config, seed=1))
+    with torch.no_grad():
+        network.text_hidden_fcs[2].bias[0] += 1
+    assert weights_hash(network) != before
+
+
+def test_hash_reads_bfloat16_and_scalars() -> None:
+    module = torch.nn.BatchNorm1d(2).to(torch.bfloat16)
+    assert weights_hash(module) == weights_hash(module)
