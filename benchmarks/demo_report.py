@@ -61,10 +61,11 @@ UNSEEN: tuple[str, ...] = (
 to find the name."""
 
 HEADINGS = {"fundus": "Fundus", "ct": "CT", "ultrasound": "Ultrasound"}
+OVERLAP = "largest IoU of two structures' masks"
 _LIMITS = {
     "mean Dice over prompts": (">=", 0.75),
     "Dice of vessels": (">=", 0.70),
-    "largest IoU of two structures' masks": ("<", 0.2),
+    OVERLAP: ("<", 0.2),
     "Dice lost by unseen sentences": ("<=", 0.05),
 }
 
@@ -93,7 +94,8 @@ def score_masks(cases: Sequence[Case], masks: Sequence[Mapping[str, BoolMask]]) 
 
     Returns:
         ``mean_dice`` (over prompts), ``dice_of_objects`` (over all masks), ``by_prompt`` (``n`` and ``dice``) and
-        ``overlap`` (``max``, ``mean`` and number of ``pairs``: IoU, 0 where both masks are empty).
+        ``overlap`` (of IoU, 0 where both masks are empty: ``max``, ``mean``, the number of ``pairs``, and how many of
+        them are ``too_much``: at least the limit).
     """
     scores = score(
         (name, mask, case.masks[name]) for case, found in zip(cases, masks, strict=True) for name, mask in found.items()
@@ -108,6 +110,7 @@ def score_masks(cases: Sequence[Case], masks: Sequence[Mapping[str, BoolMask]]) 
             "max": max(overlaps, default=0.0),
             "mean": float(np.mean(overlaps)) if overlaps else 0.0,
             "pairs": len(overlaps),
+            "too_much": sum(iou >= _LIMITS[OVERLAP][1] for iou in overlaps),
         },
     }
 
@@ -272,8 +275,10 @@ def report(demo: Path, checkpoint: Path | None, preset: str, sentence_images: in
     }
     (demo / "report.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     console = Console(soft_wrap=True, highlight=False)
+    overlap = scores["overlap"]
     console.print(
-        f"IoU of two structures' masks: mean {scores['overlap']['mean']:.3f}, {scores['overlap']['pairs']} pairs"
+        f"IoU of two structures' masks: mean {overlap['mean']:.3f}, "
+        f"too much in {overlap['too_much']} of {overlap['pairs']} pairs"
     )
     for what, seconds in (("training", trained), ("everything since the install", result["seconds_since_start"])):
         console.print(f"{what}: {'not known' if seconds is None else f'{seconds:.0f} s'}")

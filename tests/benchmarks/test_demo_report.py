@@ -95,7 +95,7 @@ def test_dice_and_overlap_of_a_hand_made_case(report, scoring):
     assert scores["mean_dice"] == pytest.approx(4 / 9)
     assert scores["dice_of_objects"] == pytest.approx((2 / 3 + 1) / 4)
     # 4 of 8 pixels; two empty masks share nothing
-    assert scores["overlap"] == {"max": 0.5, "mean": 0.25, "pairs": 2}
+    assert scores["overlap"] == {"max": 0.5, "mean": 0.25, "pairs": 2, "too_much": 1}
 
 
 def test_what_other_words_cost(report, scoring, knowing):
