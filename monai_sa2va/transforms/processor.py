@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerBase
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import DataError
+from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.transforms.chat import Control, Segments, encode_conversation
 from monai_sa2va.transforms.grounding_image import GroundingImage
 from monai_sa2va.transforms.sentences import ANSWERS, answer_segments, check_prompt, parse_phrases
@@ -43,15 +43,17 @@ class Sa2VAProcessor(Transform):
 
     def __init__(self, config: Sa2VAConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
-        self.tiles = TileImage(
-            tile_size=config.vision.image_size,
-            min_tiles=config.min_tiles,
-            max_tiles=config.max_tiles,
-            use_thumbnail=config.use_thumbnail,
-        )
-        self.grounding_image = GroundingImage(
-            size=config.grounding.image_size, round_constants_to_bf16=config.grounding.round_constants_to_bf16
-        )
+        # real constants also where the network around is built on the meta device
+        with torch.device("cpu"):
+            self.tiles = TileImage(
+                tile_size=config.vision.image_size,
+                min_tiles=config.min_tiles,
+                max_tiles=config.max_tiles,
+                use_thumbnail=config.use_thumbnail,
+            )
+            self.grounding_image = GroundingImage(
+                size=config.grounding.image_size, round_constants_to_bf16=config.grounding.round_constants_to_bf16
+            )
         self.image_token_id = int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"))
         self.seg_token_id = int(tokenizer.convert_tokens_to_ids("[SEG]"))
 
@@ -79,7 +81,12 @@ class Sa2VAProcessor(Transform):
 
         Returns:
             ``input_ids`` and ``labels``, (L,) int64.
+
+        Raises:
+            DataError: when there is no turn.
         """
+        if not turns:
+            raise DataError("the conversation has no turn; give at least one (question, answer) pair")
         places = "<img>" + "<IMG_CONTEXT>" * (n_tiles * self.config.tokens_per_tile) + "</img>"
         asked: list[tuple[Segments, Segments | None]] = [((question,), answer) for question, answer in turns]
         asked[0] = ((Control(places), "\n" + turns[0][0]), turns[0][1])
@@ -114,7 +121,9 @@ class Sa2VAProcessor(Transform):
         sample[Keys.NAMES] = names
         return sample
 
-    def __call__(self, picture: Any, turns: Sequence[tuple[str, Segments | None]]) -> dict[str, Any]:
+    def __call__(  # type: ignore[override]  # MONAI's own array transforms widen this signature, too
+        self, picture: Any, turns: Sequence[tuple[str, Segments | None]]
+    ) -> dict[str, Any]:
         """Preprocess a picture and a conversation about it (see :meth:`image` and :meth:`conversation`)."""
         sample: dict[str, Any] = dict(self.image(picture))
         sample.update(self.conversation(turns, len(sample[Keys.PIXEL_VALUES])))
@@ -130,6 +139,9 @@ class Sa2VAProcessord(MapTransform):
         mask_size: side that ground-truth masks are resized to (nearest), pixels; ``None`` keeps their size. The
             official recipe takes SAM2's S/4.
         keep: other entries that the batch keeps.
+
+    Raises:
+        ConfigError: when ``mask_size`` is below 1.
     """
 
     def __init__(
@@ -140,6 +152,8 @@ class Sa2VAProcessord(MapTransform):
         keep: Sequence[str] = (Keys.NAMES,),
     ) -> None:
         super().__init__(keys)
+        if mask_size is not None and mask_size < 1:
+            raise ConfigError(f"mask_size is {mask_size}; give a number of pixels of at least 1, or null for none")
         self.processor, self.mask_size, self.keep = processor, mask_size, tuple(keep)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -148,18 +162,21 @@ class Sa2VAProcessord(MapTransform):
         Raises:
             DataError: when the answers don't hold one [SEG] a mask.
         """
-        sample: dict[Hashable, Any] = dict(self.processor(data[self.keys[0]], data[Keys.TURNS]))
+        sample: dict[Any, Any] = {**self.processor(data[self.keys[0]], data[Keys.TURNS])}
         segs = int((sample[Keys.INPUT_IDS] == self.processor.seg_token_id).sum())
         masks = torch.as_tensor(np.asarray(data[Keys.MASKS])).to(torch.uint8)
         if masks.ndim != 3 or len(masks) != segs:
             raise DataError(f"gt_masks has shape {tuple(masks.shape)}, the answers hold {segs} [SEG]")
-        if self.mask_size is not None and segs:
-            size = (self.mask_size, self.mask_size)
-            masks = F.interpolate(masks.unsqueeze(0).float(), size=size, mode="nearest-exact")[0].to(torch.uint8)
-        sample[Keys.MASKS] = masks
+        sample[Keys.MASKS] = masks if self.mask_size is None else _resize_nearest(masks, self.mask_size)
         sample[Keys.FRAMES_PER_BATCH] = 1
         sample.update({key: data[key] for key in self.keep if key in data})
         return sample
+
+
+def _resize_nearest(masks: torch.Tensor, side: int) -> torch.Tensor:
+    if not len(masks):
+        return masks.new_zeros((0, side, side))
+    return F.interpolate(masks.unsqueeze(0).float(), size=(side, side), mode="nearest-exact")[0].to(masks.dtype)
 
 
 Sa2VAProcessorD = Sa2VAProcessorDict = Sa2VAProcessord

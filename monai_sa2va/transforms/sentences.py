@@ -13,11 +13,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from monai_sa2va.errors import PromptError
 from monai_sa2va.transforms.chat import Control, Segments
+from monai_sa2va.transforms.grammar import find_names
 
 __all__ = [
     "ANSWERS",
@@ -65,21 +65,6 @@ ANSWERS: tuple[str, ...] = (
 )
 """The official forms of an answer; ``{}`` stands for the objects."""
 
-_LEAD = re.compile(
-    r"^(?:(?:please|kindly|now)[\s,]+)*"
-    r"(?:(?:can|could|would|will)\s+you\s+(?:please\s+)?)?"
-    r"(?:segment|outline|delineate|contour|highlight|mark|locate|find|show(?:\s+me)?|where\s+(?:is|are))\s+"
-    r"(?:out\s+)?(?:all\s+)?(?:(?:the|a|an|any|this|these)\s+)?",
-    re.IGNORECASE,
-)
-_TAIL = re.compile(
-    r"(?:[\s,]+(?:please|and\s+segment\s+it"
-    r"|(?:in|on|of|from)\s+(?:this|the)\s+(?:image|picture|scan|slice|photo|photograph|volume|frame|ct|mri?|x-?ray)))+$",
-    re.IGNORECASE,
-)
-_AND = re.compile(r"\s*(?:,\s*and|,|\band\b)\s*(?:(?:the|a|an|any)\s+)?", re.IGNORECASE)
-_MAX_BARE_WORDS = 4
-
 
 def check_prompt(text: str) -> str:
     """Return a prompt with its white space trimmed.
@@ -104,15 +89,7 @@ def parse_phrases(text: str) -> list[str] | None:
         E.g. ``["vessels", "optic disc"]``, or ``None`` when the sentence has another form and has to be read by the
         language model.
     """
-    body = check_prompt(text).rstrip(".?! \t\r\n")
-    lead = _LEAD.match(body)
-    rest = _TAIL.sub("", body[lead.end() :] if lead else body)
-    if lead is None and (len(rest.split()) > _MAX_BARE_WORDS or text.rstrip().endswith("?")):
-        return None
-    phrases = [phrase.strip(" \"'\u201c\u201d\u2018\u2019") for phrase in _AND.split(rest)]
-    if not phrases or not all(phrases):
-        return None
-    return phrases
+    return find_names(check_prompt(text))
 
 
 def join_phrases(phrases: Sequence[str]) -> str:

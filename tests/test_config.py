@@ -1,0 +1,118 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, replace
+from typing import Any
+
+import pytest
+
+from monai_sa2va.config import GroundingConfig, Sa2VAConfig, TextConfig, VisionConfig
+from monai_sa2va.errors import ConfigError
+
+
+def _values(**changes: Any) -> dict[str, Any]:
+    """Of the smallest whole configuration; ``part__key`` changes a part."""
+    values: dict[str, Any] = {
+        "name": "mine",
+        "vision": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64},
+        "text": {
+            "model_type": "qwen2", "vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 64,
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        part, _, inner = key.rpartition("__")
+        (values.setdefault(part, {}) if part else values)[inner] = value
+    return values
+
+
+def test_defaults_are_the_official_ones() -> None:
+    config = Sa2VAConfig.from_dict(_values())
+    assert config.vision == VisionConfig(32, 1, 2, 64)
+    assert config.text == TextConfig("qwen2", 300, 32, 1, 2, 1, 64)
+    assert config.grounding == GroundingConfig()
+    assert (config.grounding.image_size, config.grounding.mask_size) == (1024, 256)
+    assert (config.template, config.answer_form, config.seg_state) == ("qwen_chat", "plain", "post_norm")
+    assert (config.min_tiles, config.max_tiles, config.use_thumbnail) == (1, 12, True)
+    # 448 / 14 = 32 patches a side, half of it after pixel shuffling
+    assert config.tokens_per_tile == 256
+
+
+def test_json_there_and_back(micro_config: Sa2VAConfig) -> None:
+    assert Sa2VAConfig.from_dict(json.loads(json.dumps(micro_config.to_dict()))) == micro_config
+    scaled = replace(micro_config.text, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
+    config = replace(micro_config, text=scaled, presence_threshold=0.5)
+    assert Sa2VAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_parts_may_be_objects(micro_config: Sa2VAConfig) -> None:
+    values = {"name": "mine", "vision": micro_config.vision, "text": micro_config.text}
+    assert Sa2VAConfig.from_dict(values).vision is micro_config.vision
+    assert set(values) == {"name", "vision", "text"}
+
+
+def test_frozen(micro_config: Sa2VAConfig) -> None:
+    with pytest.raises(FrozenInstanceError):
+        micro_config.name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colour": 1}, "unknown configuration key colour; known: answer_form"),
+        ({"text__colour": 1}, r"unknown configuration key text\.colour; known: hidden_size"),
+        ({"grounding__depth": 1}, r"unknown configuration key grounding\.depth"),
+        ({"vision": {}}, "incomplete configuration vision: .*hidden_size"),
+        ({"vision": None}, "vision is a NoneType; give a VisionConfig"),
+        ({"grounding": [1]}, "grounding is a tuple; give a GroundingConfig"),
+        ({"vision__hidden_size": "32"}, r"vision\.hidden_size is '32'; give int"),
+        ({"vision__hidden_size": True}, r"vision\.hidden_size is True; give int"),
+        ({"text__rms_norm_eps": "tiny"}, r"text\.rms_norm_eps is 'tiny'; give float"),
+        ({"use_thumbnail": 1}, "use_thumbnail is 1; give bool"),
+        ({"template": 3}, "template is 3; give str"),
+        ({"vision__image_size": 450}, r"vision\.image_size 450 is no positive multiple of 14"),
+        ({"vision__image_size": 42}, "vision.image_size / patch_size 3 is no positive multiple of 2"),
+        ({"downsample_ratio": 0.0}, "vision.image_size / patch_size 32 is no positive multiple of 0"),
+        ({"vision__hidden_size": 33}, r"vision\.hidden_size 33 is no positive multiple of 2"),
+        ({"text__hidden_size": 0}, r"text\.hidden_size 0 is no positive multiple"),
+        ({"text__num_key_value_heads": 3}, r"text\.num_attention_heads 2 is no positive multiple of 3"),
+        ({"grounding__image_size": 1000}, r"grounding\.image_size 1000 is no positive multiple of 32"),
+        ({"grounding__hidden_dim": 100}, r"grounding\.hidden_dim 100 is no positive multiple of 8"),
+        ({"grounding__stages": [1, 2, 3]}, r"grounding\.stages and grounding\.window_spec need four numbers"),
+        ({"grounding__global_att_blocks": [8]}, r"global_att_blocks has 8; .*none that opens a stage \(0, 2, 8, 44\)"),
+        ({"grounding__global_att_blocks": [48]}, "has 48; it must be one of 48 blocks"),
+        ({"vision__norm_type": "batch_norm"}, r"vision\.norm_type is 'batch_norm'; allowed: layer_norm, rms_norm"),
+        ({"family": "llava"}, "family is 'llava'; allowed: internvl"),
+        ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
+        ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
+        ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),
+    ],
+)
+def test_refusals_name_the_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        Sa2VAConfig.from_dict(_values(**changes))
+    assert str(error.value).startswith("[CONFIG] ")
+    assert "\n" not in str(error.value)
+
+
+def test_incomplete() -> None:
+    with pytest.raises(ConfigError, match=r"incomplete configuration Sa2VAConfig: .*text"):
+        Sa2VAConfig.from_dict({"name": "mine", "vision": _values()["vision"]})
+
+
+def test_free_of_torch() -> None:
+    code = "import sys, monai_sa2va.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
