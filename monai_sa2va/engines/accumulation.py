@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import ConfigError
+from monai_sa2va.errors import ConfigError, DataError
 
-__all__ = ["AccumulationWindows"]
+__all__ = ["AccumulationWindows", "check_steps"]
 
 
 class AccumulationWindows:
@@ -30,34 +30,50 @@ class AccumulationWindows:
     before its first micro-batch is handed out.
 
     Args:
-        loader: of collated batches; the last window of an epoch may be shorter.
-        steps: micro-batches a window.
+        loader: of collated batches.
+        steps: micro-batches a window; the last window of an epoch may be shorter.
         count: what a batch counts, by loss part: :meth:`monai_sa2va.networks.sa2va.Sa2VA.loss_counts`.
+        epoch_length: micro-batches an epoch, in which no window reaches into the next one; those of the loader by
+            default. A shorter epoch goes on in the next one where it stopped, a longer one starts the loader anew.
 
     Raises:
-        ConfigError: when ``steps`` is below 1.
+        ConfigError: when ``steps`` or ``epoch_length`` is below 1.
     """
 
     def __init__(
-        self, loader: Iterable[dict[str, Any]], steps: int, count: Callable[[Mapping[str, Any]], dict[str, float]]
+        self,
+        loader: Iterable[dict[str, Any]],
+        steps: int,
+        count: Callable[[Mapping[str, Any]], dict[str, float]],
+        epoch_length: int | None = None,
     ) -> None:
-        if steps < 1:
-            raise ConfigError(f"accumulation_steps is {steps}; at least 1 is needed")
-        self.loader, self.steps, self.count = loader, steps, count
+        check_steps(steps)
+        if epoch_length is not None and epoch_length < 1:
+            raise ConfigError(f"epoch_length is {epoch_length}; at least 1 is needed")
+        self.loader, self.steps, self.count, self.epoch_length = loader, steps, count, epoch_length
+        self._source: Iterator[dict[str, Any]] = iter(())
 
     def __len__(self) -> int:
-        """Number of micro-batches."""
-        return len(self.loader)  # type: ignore[arg-type]
+        """Micro-batches an epoch."""
+        return len(self.loader) if self.epoch_length is None else self.epoch_length  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield micro-batches with ``loss_counts`` of their window and ``window_end``."""
+        """Yield the micro-batches of one epoch with ``loss_counts`` of their window and ``window_end``."""
         window: list[dict[str, Any]] = []
-        for batch in self.loader:
-            window.append(batch)
-            if len(window) == self.steps:
+        if self.epoch_length is None:
+            self._source = iter(self.loader)
+        for number in range(1, len(self) + 1):
+            window.append(self._next())
+            if len(window) == self.steps or number == len(self):
                 yield from self._release(window)
                 window = []
-        yield from self._release(window)
+
+    def _next(self) -> dict[str, Any]:
+        for _ in range(2):
+            for batch in self._source:
+                return batch
+            self._source = iter(self.loader)
+        raise DataError("the training loader gives no batch; its dataset is smaller than a batch, or empty")
 
     def _release(self, window: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         totals: dict[str, float] = {}
@@ -68,3 +84,13 @@ class AccumulationWindows:
         totals = {part: max(value, 1.0) for part, value in totals.items()}
         for number, batch in enumerate(window, start=1):
             yield {**batch, Keys.LOSS_COUNTS: totals, Keys.WINDOW_END: number == len(window)}
+
+
+def check_steps(steps: int) -> None:
+    """Refuse a number of micro-batches a step that isn't a whole number of at least 1.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise ConfigError(f"accumulation_steps is {steps!r}; give a whole number of at least 1")

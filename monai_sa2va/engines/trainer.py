@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from monai_sa2va.engines.accumulation import AccumulationWindows
+from monai_sa2va.engines.accumulation import AccumulationWindows, check_steps
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
 
@@ -49,13 +49,15 @@ class Sa2VATrainer(SupervisedTrainer):
         clip_norm: largest 2-norm of the gradient; ``None`` leaves it alone.
         amp: autocast to bfloat16.
         train_handlers: MONAI or Ignite handlers.
-        epoch_length: micro-batches an epoch; all of the loader's by default.
+        epoch_length: micro-batches an epoch; all of the loader's by default. No window reaches over its end.
 
-    After each iteration ``state.output`` holds ``loss`` and its parts as floats (of the micro-batch's own share of
-    the window), and after each optimizer step ``state.grad_norm``, ``state.lr`` and ``state.optimizer_steps``.
+    After each iteration ``state.output`` holds ``loss`` and its parts, detached scalars that are the micro-batch's own
+    share of the window, and ``pred_masks``; after each optimizer step ``state.grad_norm`` (before clipping),
+    ``state.lr`` (of that step) and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
+    ``CheckpointSaver`` and ``CheckpointLoader`` carry it on.
 
     Raises:
-        ConfigError: when ``accumulation_steps`` or ``clip_norm`` can't be used.
+        ConfigError: when ``accumulation_steps``, ``clip_norm`` or ``epoch_length`` can't be used.
     """
 
     def __init__(
@@ -72,7 +74,8 @@ class Sa2VATrainer(SupervisedTrainer):
         train_handlers: Sequence[Any] | None = None,
         epoch_length: int | None = None,
     ) -> None:
-        if clip_norm is not None and clip_norm <= 0:
+        check_steps(accumulation_steps)
+        if clip_norm is not None and not clip_norm > 0:
             raise ConfigError(f"clip_norm is {clip_norm}; give a positive number, or null for none")
         self.lr_scheduler, self.clip_norm = lr_scheduler, clip_norm
         super().__init__(
@@ -89,17 +92,20 @@ class Sa2VATrainer(SupervisedTrainer):
             optim_set_to_none=True,
             accumulation_steps=accumulation_steps,
         )
-        module = getattr(network, "module", network)
-        self.data_loader = AccumulationWindows(train_data_loader, accumulation_steps, module.loss_counts)
+        module: Any = getattr(network, "module", network)
+        self.data_loader = AccumulationWindows(train_data_loader, accumulation_steps, module.loss_counts, epoch_length)
         self.state.grad_norm = 0.0
         self.state.optimizer_steps = 0
+        self.state_dict_user_keys.append("optimizer_steps")
         self.state.lr = optimizer.param_groups[0]["lr"]
         # handlers last: they may read the state above when they are attached
         if train_handlers is not None:
             self._register_handlers(train_handlers)
 
-    def run(self) -> None:
+    def run(self) -> None:  # type: ignore[override]  # as MONAI's: all arguments of ignite's are the constructor's
         """Train. Unlike MONAI's trainers this one makes no gradient scaler."""
+        # what an interrupted run left behind belongs to no window of this one
+        self.optimizer.zero_grad(set_to_none=True)
         Workflow.run(self)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
