@@ -50,9 +50,7 @@ def askable(entries: Sequence[Mapping[str, Any]], include_absent: bool = False) 
         entries: of a datalist.
         include_absent: whether phrases for what is not there are asked, too.
     """
-    kept = [
-        dict(entry) for entry in entries if entry.get(Keys.PROMPTS) or (include_absent and entry.get(Keys.ABSENT))
-    ]
+    kept = [dict(entry) for entry in entries if entry.get(Keys.PROMPTS) or (include_absent and entry.get(Keys.ABSENT))]
     if len(kept) < len(entries):
         _LOGGER.warning(
             "%d of %d entries have no prompts%s and are left out",

@@ -163,18 +163,24 @@ class LanguageSAM2(SAM2Base):
         return position.permute(2, 0, 1).unsqueeze(0)
 
 
-class _RealLinspace(TorchFunctionMode):
-    """Hiera reads a linspace with .item() while it is built, which the meta device can't do: that call stays real."""
+class _BuildsOnMeta(TorchFunctionMode):
+    """Lets sam2's modules be built on the meta device, too.
+
+    Two of their calls can't be done there: Hiera reads a linspace with .item(), which stays real, and RoPEAttention
+    moves its table to the first CUDA device there is, which is left out: its forward pass moves it again.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
+        if func is torch.Tensor.to and args[0].is_meta:
+            return args[0]
         extra = {"device": "cpu"} if func is torch.linspace else {}
         return func(*args, **{**(kwargs or {}), **extra})
 
 
 def _image_encoder(config: GroundingConfig) -> ImageEncoder:
-    with _RealLinspace():
+    with _BuildsOnMeta():
         trunk = Hiera(
             embed_dim=config.embed_dim,
             num_heads=config.num_heads,
@@ -184,13 +190,18 @@ def _image_encoder(config: GroundingConfig) -> ImageEncoder:
             window_spec=tuple(config.window_spec),
         )
     neck = FpnNeck(
-        position_encoding=PositionEmbeddingSine(num_pos_feats=config.hidden_dim, normalize=True, temperature=10000),
+        position_encoding=_position(config.hidden_dim),
         d_model=config.hidden_dim,
         backbone_channel_list=list(trunk.channel_list),
         fpn_top_down_levels=[2, 3],
         fpn_interp_model="nearest",
     )
     return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
+
+
+def _position(features: int) -> PositionEmbeddingSine:
+    # without its cache, which would be filled on the first CUDA device even for a network that runs elsewhere
+    return PositionEmbeddingSine(num_pos_feats=features, normalize=True, temperature=10000, warmup_cache=False)
 
 
 def _memory_attention(config: GroundingConfig) -> MemoryAttention:
@@ -203,17 +214,18 @@ def _memory_attention(config: GroundingConfig) -> MemoryAttention:
         "downsample_rate": 1,
         "dropout": 0.1,
     }
-    layer = MemoryAttentionLayer(
-        activation="relu",
-        d_model=config.hidden_dim,
-        dim_feedforward=config.memory_feedforward_dim,
-        dropout=0.1,
-        pos_enc_at_attn=False,
-        pos_enc_at_cross_attn_keys=True,
-        pos_enc_at_cross_attn_queries=False,
-        self_attention=RoPEAttention(**shared),
-        cross_attention=RoPEAttention(**shared, rope_k_repeat=True, kv_in_dim=config.mem_dim),
-    )
+    with _BuildsOnMeta():
+        layer = MemoryAttentionLayer(
+            activation="relu",
+            d_model=config.hidden_dim,
+            dim_feedforward=config.memory_feedforward_dim,
+            dropout=0.1,
+            pos_enc_at_attn=False,
+            pos_enc_at_cross_attn_keys=True,
+            pos_enc_at_cross_attn_queries=False,
+            self_attention=RoPEAttention(**shared),
+            cross_attention=RoPEAttention(**shared, rope_k_repeat=True, kv_in_dim=config.mem_dim),
+        )
     return MemoryAttention(
         d_model=config.hidden_dim, pos_enc_at_input=True, layer=layer, num_layers=config.memory_layers
     )
@@ -223,7 +235,7 @@ def _memory_encoder(config: GroundingConfig) -> MemoryEncoder:
     return MemoryEncoder(
         in_dim=config.hidden_dim,
         out_dim=config.mem_dim,
-        position_encoding=PositionEmbeddingSine(num_pos_feats=config.mem_dim, normalize=True, temperature=10000),
+        position_encoding=_position(config.mem_dim),
         mask_downsampler=MaskDownSampler(embed_dim=config.hidden_dim, kernel_size=3, stride=2, padding=1),
         fuser=Fuser(
             CXBlock(dim=config.hidden_dim, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True),

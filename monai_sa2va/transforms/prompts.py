@@ -21,7 +21,7 @@ from monai.transforms import MapTransform, Randomizable
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
-from monai_sa2va.transforms.sentences import ANSWERS, QUESTIONS, answer_segments, join_phrases
+from monai_sa2va.transforms.sentences import ANSWERS, FREE_QUESTIONS, QUESTIONS, answer_segments, join_phrases
 
 __all__ = ["AskAllD", "AskAllDict", "AskAlld", "RandAskD", "RandAskDict", "RandAskd"]
 
@@ -46,7 +46,7 @@ class RandAskd(Randomizable, MapTransform):
         max_objects: int = 3,
         joint_prob: float = 0.25,
         named_prob: float = 0.9,
-        questions: Sequence[str] = QUESTIONS,
+        questions: Sequence[str] = QUESTIONS + FREE_QUESTIONS,
     ) -> None:
         super().__init__(keys)
         if max_objects < 1:

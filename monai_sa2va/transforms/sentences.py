@@ -21,6 +21,7 @@ from monai_sa2va.transforms.grammar import find_names
 
 __all__ = [
     "ANSWERS",
+    "FREE_QUESTIONS",
     "MAX_PROMPT_LENGTH",
     "QUESTIONS",
     "answer_segments",
@@ -54,7 +55,35 @@ QUESTIONS: tuple[str, ...] = (
     "Give me the segmentation of the {}.",
     "Which pixels are {}?",
 )
-"""Ways to ask; ``{}`` is the phrase."""
+"""Ways to ask whose form :func:`parse_phrases` knows; ``{}`` is the phrase."""
+
+FREE_QUESTIONS: tuple[str, ...] = (
+    "We have to look at the {} first.",
+    "Is the {} visible? Segment it.",
+    "My patient's {} should be coloured.",
+    "Here you see the {}, I think. Trace it for me.",
+    "Paint every pixel of the {}.",
+    "What about the {}?",
+    "In this picture I want to measure the {}.",
+    "Cut out the {} for the report.",
+    "The {} is what I am looking for.",
+    "Last week we talked about the {}. Draw it now.",
+    "After this one I would like to take the {}.",
+    "Only the {} matters to me today.",
+    "How large is the {}? Show its area.",
+    "Someone wants to know where the {} begins and ends.",
+    "Make the {} stand out from the rest.",
+    "Before anything else, separate the {} from its surroundings.",
+    "In our study the {} is needed as a mask.",
+    "Say which region is the {}.",
+    "If you can see the {}, fill it with colour.",
+    "This image should show the {}; contour it for us.",
+    "Good morning. Today it is the {} that counts. Thank you.",
+    "The doctor would like a {} drawn in before noon.",
+    "It is the {} again that we are after.",
+    "Without the {} the report is not complete, so add it.",
+)
+"""Ways to ask in which the language model has to find the phrase; training on them teaches it to."""
 
 ANSWERS: tuple[str, ...] = (
     "Sure, {}.",

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageInferer
-from monai_sa2va.inferers.naming import read_phrases
+from monai_sa2va.inferers.naming import read_phrases, spans
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.sentences import answer_segments, parse_phrases
 
@@ -80,10 +80,26 @@ def test_the_inferer_asks_the_model_for_names(trained: Sa2VA, picture: torch.Ten
 def test_reading_is_bounded(trained: Sa2VA, tokens: torch.Tensor) -> None:
     sentence = "What do the vessels and the disc look like?"
     assert read_phrases(trained, tokens, sentence, max_objects=1) == ["vessels"]
-    # "vessels" has 7 bytes, hence tokens; the model goes on with what is read, so the whole is refused, not cut
-    assert read_phrases(trained, tokens, sentence, max_tokens=7) == ["vessels", "disc"]
+
+
+@torch.no_grad()
+def test_only_words_of_the_sentence_are_read(trained: Sa2VA, tokens: torch.Tensor) -> None:
+    # what the model learnt by heart is not there to be chosen
     with pytest.raises(PromptError, match="the model finds no structure named"):
-        read_phrases(trained, tokens, sentence, max_tokens=6)
+        read_phrases(trained, tokens, "What can you tell me about where the bowels run?")
+    for text in ("???", "\u00bf \u2014 !"):
+        with pytest.raises(PromptError, match="the model finds no structure named"):
+            read_phrases(trained, tokens, text)
+
+
+def test_spans_are_runs_of_words_that_punctuation_parts() -> None:
+    assert spans("The optic disc, please!", 3) == [
+        *("The", "the", "The optic", "the optic", "The optic disc", "the optic disc"),
+        *("optic", "optic disc", "disc", "please"),
+    ]
+    assert spans("l'aorte  descendante") == ["l'aorte", "l'aorte descendante", "descendante"]
+    assert "视盘" in spans("请问 视盘 在哪里?")
+    assert spans("... !?") == []
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ import torch
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.networks.grounding import GroundingEncoder
 from monai_sa2va.networks.parts import PARTS, part_of
 from monai_sa2va.networks.presets import PRESETS, get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -133,3 +134,11 @@ def test_presets_survive_json() -> None:
 def test_unknown_preset_names_the_known() -> None:
     with pytest.raises(ConfigError, match=r"no preset 'huge'; presets: tiny, small, sa2va_1b"):
         get_preset("huge")
+
+
+def test_geometry_without_memory_where_cuda_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    # sam2 moves a table to the first CUDA device while it is built
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with torch.device("meta"):
+        network = GroundingEncoder(get_preset("tiny").grounding)
+    assert all(parameter.is_meta for parameter in network.parameters())

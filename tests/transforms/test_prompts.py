@@ -28,7 +28,7 @@ from monai_sa2va.transforms.prompts import (
     RandAskd,
     RandAskDict,
 )
-from monai_sa2va.transforms.sentences import QUESTIONS, parse_phrases
+from monai_sa2va.transforms.sentences import FREE_QUESTIONS, QUESTIONS, parse_phrases
 
 NAMES = ["vessels", "optic disc", "macula", "lesion"]
 SYNONYMS = [["vessels", "vasculature"], ["optic disc", "papilla"], "macula", ["lesion"]]
@@ -57,7 +57,7 @@ def _segs(result: dict[str, Any]) -> int:
 class TestRandAsk:
     @pytest.mark.parametrize("joint", [0.0, 1.0])
     def test_one_seg_a_mask_in_order(self, entry: dict[str, Any], joint: float) -> None:
-        ask = RandAskd(max_objects=3, joint_prob=joint, named_prob=1.0)
+        ask = RandAskd(max_objects=3, joint_prob=joint, named_prob=1.0, questions=QUESTIONS)
         ask.set_random_state(0)
         seen = set()
         for _ in range(40):
@@ -109,9 +109,9 @@ class TestRandAsk:
         ask = RandAskd(joint_prob=0.0)
         ask.set_random_state(0)
         asked = [
-            (q, p) for _ in range(200) for r in [ask(entry)] for (q, _), p in zip(r["turns"], r["phrases"], strict=True)
+            (q, p) for _ in range(300) for r in [ask(entry)] for (q, _), p in zip(r["turns"], r["phrases"], strict=True)
         ]
-        assert {question.replace(phrase, "{}", 1) for question, phrase in asked} == set(QUESTIONS)
+        assert {question.replace(phrase, "{}", 1) for question, phrase in asked} == {*QUESTIONS, *FREE_QUESTIONS}
 
     def test_reproducible(self, entry: dict[str, Any]) -> None:
         def run(seed: int) -> list[Any]:

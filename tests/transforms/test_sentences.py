@@ -22,6 +22,7 @@ from monai_sa2va.errors import PromptError
 from monai_sa2va.transforms.chat import Control
 from monai_sa2va.transforms.sentences import (
     ANSWERS,
+    FREE_QUESTIONS,
     MAX_PROMPT_LENGTH,
     QUESTIONS,
     answer_segments,
@@ -241,3 +242,8 @@ class TestWriting:
         control = [piece for piece in pieces if isinstance(piece, Control)]
         assert control.count("[SEG]") == len(phrases)
         assert len(control) == len(phrases) * (3 if named else 1)
+
+
+@pytest.mark.parametrize("question", FREE_QUESTIONS)
+def test_free_questions_are_left_to_the_model_or_read_right(question: str) -> None:
+    assert parse_phrases(question.format("optic disc")) in (None, ["optic disc"])
