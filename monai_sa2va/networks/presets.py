@@ -82,13 +82,14 @@ PRESETS: dict[str, Sa2VAConfig] = {
                 initializer_range=0.06,
             ),
             grounding=GroundingConfig(
-                image_size=256,
+                # by trial: at 256 a step takes 1.5 times as long on two cores, and fewer steps cost more than sharper masks gain
+                image_size=192,
                 hidden_dim=128,
                 embed_dim=32,
                 num_heads=1,
                 stages=(1, 2, 3, 1),
                 global_att_blocks=(5,),
-                window_spec=(8, 4, 16, 8),
+                window_spec=(8, 4, 12, 6),
                 feedforward_dim=256,
                 iou_head_hidden_dim=64,
                 memory_layers=2,
