@@ -58,8 +58,8 @@ def _fundus(scene: Scene) -> BoolMask:
     if "optic disc" in chosen:
         radius = scene.between(9.5, 12)
         outline = blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15)))
-        scene.add("optic disc", outline, (0.9, 0.72, 0.45), mottle=0.08)
-        scene.paint(blob(rng, size, disc, (radius * 0.45, radius * 0.5)), (1.0, 0.9, 0.68), soft=1.5)
+        scene.add("optic disc", outline, (0.95, 0.68, 0.42), mottle=0.08)
+        scene.paint(blob(rng, size, disc, (radius * 0.45, radius * 0.5)), (1.0, 0.87, 0.66), soft=1.5)
     if "lesion" in chosen:
         places = []
         for _ in range(rng.integers(1, 4)):
@@ -68,7 +68,8 @@ def _fundus(scene: Scene) -> BoolMask:
         lesions = _place_lesions(scene, places, (5, 8.5)) & eye
         if "optic disc" in scene.masks:  # both are bright: where they touched, no border would show
             lesions &= ~(scene.masks["optic disc"] | ring(scene.masks["optic disc"], 3.0))
-        scene.add("lesion", lesions, (0.93, 0.77, 0.46), mottle=0.15)
+        # as light as the disc, but more yellow
+        scene.add("lesion", lesions, (0.8, 0.79, 0.44), mottle=0.15)
     vessels = np.zeros((size, size), dtype=bool)
     for down in (-1, 1):
         for away, calibre, length in ((0.25, scene.between(4.5, 6.5), 34.0), (-0.7, scene.between(3.2, 4.5), 20.0)):

@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +33,7 @@ __all__ = ["read_phrases", "spans"]
 
 _MAX_WORDS = 6
 # a name that the model would rather not say is a guess
-_MIN_LIKELIHOOD = 1e-3
+_MIN_LIKELIHOOD = 1e-4
 # tokens that may stand between two objects (", and ") before the answer counts as ended
 _MAX_BETWEEN = 8
 _WORD = re.compile(r"[^\W_]+(?:[-'\u2019/][^\W_]+)*")
@@ -61,10 +63,10 @@ def spans(text: str, max_words: int = _MAX_WORDS) -> list[str]:
 def read_phrases(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_objects: int = 8) -> list[str]:
     """Let the language model say which words of a sentence name the structures that it asks for.
 
-    The answer is forced to begin with "Sure, <p>". Then, token by token, the model chooses among the runs of words that
-    the sentence has (see :func:`spans`), so that it can't name what nobody asked for. " [SEG]" is forced behind each
-    name, and where the model then opens another "<p>", the next name is read. A name that the model, free to say
-    anything, would say with a probability below 0.001 is not taken.
+    The answer is forced to begin with "Sure, <p>". Of all runs of words that the sentence has (see :func:`spans`) the
+    name is the one that the model is likeliest to go on with, up to "</p>"; so it can't name what nobody asked for. If
+    it would say none of them with a probability of at least 0.0001, none is taken. " [SEG]" is forced behind each name,
+    and where the model then opens another "<p>", the next name is read.
 
     Args:
         network: whose answers name their objects (``answer_form`` ``"named"``); in evaluation mode.
@@ -90,8 +92,8 @@ def read_phrases(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_obje
     left = spans(question)
     phrases: list[str] = []
     while left and len(phrases) < max_objects:
-        phrase, likelihood = reader.choose({name: [*encode(tokenizer, [name]), closes] for name in left})
-        if likelihood < _MIN_LIKELIHOOD:
+        phrase = reader.choose({name: (*encode(tokenizer, [name]), closes) for name in left})
+        if phrase is None:
             break
         phrases.append(phrase)
         # what shares a word with a name that is taken is no other structure
@@ -108,45 +110,83 @@ def read_phrases(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_obje
 
 
 class _Reader:
-    """Decodes token by token, keeping keys and values of what was read."""
+    """Reads and decodes tokens, keeping keys and values of what was read."""
 
     def __init__(self, network: Sa2VA) -> None:
         self._network = network
         self._cache: Any = None
-        self._logits = torch.empty(0)
+        self._scores = torch.empty(0)
         self._control = set(network.tokenizer.added_tokens_decoder)
 
-    def feed(self, ids: list[int], image_tokens: torch.Tensor | None = None) -> None:
-        """Read on with these tokens, whatever the model would have said."""
+    def feed(self, ids: Sequence[int], image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Read on with these tokens, whatever the model would have said.
+
+        Returns:
+            (tokens, vocabulary) log-probabilities of what follows each of them.
+        """
         network = self._network
-        embeddings = network.mllm.embed(torch.tensor([ids], device=network.device), image_tokens)
+        embeddings = network.mllm.embed(torch.tensor([list(ids)], device=network.device), image_tokens)
         output = network.language_model(inputs_embeds=embeddings, past_key_values=self._cache, use_cache=True)
         self._cache = output.past_key_values
-        self._logits = network.mllm.vocabulary_logits(output.last_hidden_state[0, -1]).float()
+        scores = network.mllm.vocabulary_logits(output.last_hidden_state[0]).float().log_softmax(-1)
+        self._scores = scores[-1]
+        return scores
 
-    def choose(self, options: dict[str, list[int]]) -> tuple[str, float]:
-        """Read on with the option that the model prefers at each token where options part; how likely it is, too."""
-        read: list[int] = []
-        score = 0.0
-        while True:
-            options = {name: ids for name, ids in options.items() if ids[: len(read)] == read}
-            done = [name for name, ids in options.items() if len(ids) == len(read)]
-            if done:
-                return done[0], math.exp(score)
-            allowed = sorted({ids[len(read)] for ids in options.values()})
-            scores = self._logits.log_softmax(-1)[allowed].tolist()
-            best = max(scores)
-            token, score = allowed[scores.index(best)], score + best
-            self.feed([token])
-            read.append(token)
+    def choose(self, options: Mapping[str, tuple[int, ...]]) -> str | None:
+        """Read on with the likeliest option; ``None``, and nothing is read, where none is likely enough.
+
+        A best-first search: every token makes a beginning less likely, so the first option that comes up whole is the
+        likeliest of all, and beginnings that are too unlikely already are never gone on with.
+        """
+        length, floor = self._cache.get_seq_length(), math.log(_MIN_LIKELIHOOD)
+        known = self._scores
+        names = {ids: name for name, ids in options.items()}
+        heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+        while heap:
+            loss, read = heapq.heappop(heap)
+            if read in names:
+                self._back_to(length)
+                self.feed(read)
+                return names[read]
+            open_options = [ids for ids in names if ids[: len(read)] == read]
+            run = _shared(open_options)
+            self._back_to(length)
+            scores = torch.cat([known[None], self.feed(run)]) if run else known[None]
+            score = sum((float(scores[i, run[i]]) for i in range(len(read), len(run))), -loss)
+            if run in names:
+                ends = [(score, run)]
+            else:
+                nexts = sorted({ids[len(run)] for ids in open_options})
+                ends = [(score + float(scores[len(run), token]), (*run, token)) for token in nexts]
+            for total, beginning in ends:
+                if total >= floor:
+                    heapq.heappush(heap, (-total, beginning))
+        self._back_to(length)
+        self._scores = known
+        return None
+
+    def _back_to(self, length: int) -> None:
+        # transformers crops by what is to be removed, as a negative number
+        self._cache.crop(length - self._cache.get_seq_length())
 
     def reaches(self, stop: int, limit: int) -> bool:
         """Read on as the model likes; whether ``stop`` comes next before another control token or the limit."""
         for _ in range(limit + 1):
-            token = int(self._logits.argmax())
+            token = int(self._scores.argmax())
             if token == stop:
                 return True
             if token in self._control:
                 return False
             self.feed([token])
         return False
+
+
+def _shared(options: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all options share."""
+    shared = options[0]
+    for ids in options[1:]:
+        parts = next(
+            (i for i, (a, b) in enumerate(zip(shared, ids, strict=False)) if a != b), min(len(shared), len(ids))
+        )
+        shared = shared[:parts]
+    return shared

@@ -82,7 +82,7 @@ PRESETS: dict[str, Sa2VAConfig] = {
                 initializer_range=0.06,
             ),
             grounding=GroundingConfig(
-                # by trial: at 256 a step takes 1.5 times as long on two cores, and fewer steps cost more than sharper masks gain
+                # by trial: at 256 a step takes 1.5 times as long on two cores; sharper masks don't make up for it
                 image_size=192,
                 hidden_dim=128,
                 embed_dim=32,

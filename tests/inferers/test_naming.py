@@ -19,9 +19,11 @@ import torch.nn.functional as F
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
+from monai_sa2va.inferers import naming
 from monai_sa2va.inferers.image import ImageInferer
 from monai_sa2va.inferers.naming import read_phrases, spans
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.transforms.chat import Control
 from monai_sa2va.transforms.sentences import answer_segments, parse_phrases
 
 SENTENCES = {
@@ -122,3 +124,25 @@ def test_a_model_that_names_nothing_is_an_error_with_advice(picture: torch.Tenso
     sentence = "What can you tell me about " + "this and that " * 20 + "?"
     with pytest.raises(PromptError, match=r"in 'What can you .*\.\.\.'; name it, e.g. 'Segment the vessels.'"):
         read_phrases(network, tokens, sentence)
+
+
+@torch.no_grad()
+def test_the_likeliest_name_is_found_where_greedy_steps_miss_it(
+    picture: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against all names scored one by one, on networks that have no favourites."""
+    monkeypatch.setattr(naming, "_MIN_LIKELIHOOD", 1e-300)
+    sentence, begun = "Ask about a nodule, the cyst or an old scar here.", "Sure, "
+    for seed in range(3):
+        network = Sa2VA("tiny", seed=seed).eval()
+        tokens = network.mllm.encode_image(network.processor.image(picture)[Keys.PIXEL_VALUES])
+        scores = {}
+        for name in spans(sentence):
+            answer = [begun, Control("<p>"), name, Control("</p>")]
+            ids = network.processor.conversation([(sentence, answer)], 1)[Keys.INPUT_IDS][:-1]
+            states = network.mllm.hidden_states(network.mllm.embed(ids[None], tokens), None)
+            logits = network.mllm.vocabulary_logits(states[0, :-1]).log_softmax(-1)
+            told = logits[range(len(ids) - 1), ids[1:]]
+            scores[name] = float(told[-len(name.encode()) - 1 :].sum())
+        best = max(scores, key=lambda name: scores[name])
+        assert read_phrases(network, tokens, sentence, max_objects=1) == [best]
