@@ -68,8 +68,8 @@ def _fundus(scene: Scene) -> BoolMask:
         lesions = _place_lesions(scene, places, (5, 8.5)) & eye
         if "optic disc" in scene.masks:  # both are bright: where they touched, no border would show
             lesions &= ~(scene.masks["optic disc"] | ring(scene.masks["optic disc"], 3.0))
-        # as light as the disc, but more yellow
-        scene.add("lesion", lesions, (0.8, 0.79, 0.44), mottle=0.15)
+        # about as light as the disc, but white
+        scene.add("lesion", lesions, (0.78, 0.78, 0.74), mottle=0.15)
     vessels = np.zeros((size, size), dtype=bool)
     for down in (-1, 1):
         for away, calibre, length in ((0.25, scene.between(4.5, 6.5), 34.0), (-0.7, scene.between(3.2, 4.5), 20.0)):
@@ -110,7 +110,7 @@ def _ct(scene: Scene) -> BoolMask:
         inner = blob(rng, size, centre, (axes[0] - 12, axes[1] - 12))  # at the dark rim they would show no border
         scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & inner, 0.24)
     vessels = vessel_tree(
-        rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(6, 8), 24, 0.015, 0.7
+        rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(5, 7), 24, 0.015, 0.7
     )
     scene.add("vessels", vessels & wall, 0.78)
     if "kidney" in chosen:
