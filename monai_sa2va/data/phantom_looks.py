@@ -110,7 +110,7 @@ def _ct(scene: Scene) -> BoolMask:
         inner = blob(rng, size, centre, (axes[0] - 12, axes[1] - 12))  # at the dark rim they would show no border
         scene.add("lesion", _place_lesions(scene, places, (5, 8.5)) & inner, 0.24)
     vessels = vessel_tree(
-        rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(5, 7), 24, 0.015, 0.7
+        rng, size, scene.near(76, 62, 3), math.pi + scene.between(-0.15, 0.45), scene.between(6, 8), 24, 0.015, 0.7
     )
     scene.add("vessels", vessels & wall, 0.78)
     if "kidney" in chosen:
