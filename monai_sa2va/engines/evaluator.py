@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from ignite.metrics import Metric
 from monai.engines import Evaluator
 from monai.engines.utils import IterationEvents, default_metric_cmp_fn
+from monai.inferers import Inferer, SimpleInferer
 from monai.utils import ForwardMode
 from torch.utils.data import DataLoader
 
@@ -44,6 +45,7 @@ class Sa2VAEvaluator(Evaluator):
         amp: autocast to bfloat16.
         val_handlers: MONAI or Ignite handlers.
         epoch_length: batches to run; all of the loader's by default.
+        inferer: applies the network to a batch; by default ``SimpleInferer``, which just calls it.
 
     After each iteration ``state.output`` holds ``pred_masks`` and ``gt_masks`` (M, H, W), logits and 0/1 at the
     truth's size, ``names`` (M phrases) and the losses.
@@ -60,6 +62,7 @@ class Sa2VAEvaluator(Evaluator):
         amp: bool = False,
         val_handlers: Sequence[Any] | None = None,
         epoch_length: int | None = None,
+        inferer: Inferer | None = None,
     ) -> None:
         super().__init__(
             device=device,
@@ -74,6 +77,7 @@ class Sa2VAEvaluator(Evaluator):
             decollate=False,
         )
         self.network = network
+        self.inferer = inferer or SimpleInferer()
 
     def _iteration(self, engine: Evaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
         if batchdata is None or Keys.MASKS not in batchdata:
@@ -84,7 +88,7 @@ class Sa2VAEvaluator(Evaluator):
             torch.inference_mode(),
             torch.autocast(self.state.device.type, dtype=torch.bfloat16, enabled=self.amp),
         ):
-            predictions = self.network(batch)
+            predictions = self.inferer(batch, self.network)  # type: ignore[arg-type]  # MONAI types one tensor
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         truth = batch[Keys.MASKS]
         logits = F.interpolate(

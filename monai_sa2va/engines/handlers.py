@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
+from monai.handlers import ValidationHandler
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.networks.parts import trainable_summary, weights_hash
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from monai_sa2va.engines.trainer import Sa2VATrainer
 
-__all__ = ["EvaluationStats", "TrainingStats"]
+__all__ = ["EvaluationStats", "FinalValidationHandler", "TrainingStats"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -154,3 +155,25 @@ class EvaluationStats:
             with SummaryWriter(str(self.log_dir)) as writer:
                 for key, value in metrics.items():
                     writer.add_scalar(f"validation/{key}", value, step)
+
+
+class FinalValidationHandler(ValidationHandler):
+    """MONAI's ``ValidationHandler`` that counts epochs, and validates after the last one whatever the interval.
+
+    Without it the weights of a run's last epochs would never be compared, and a run shorter than the interval would
+    leave no best weights.
+
+    Args:
+        interval: epochs from one validation to the next.
+        validator: an evaluator.
+    """
+
+    def __init__(self, interval: int, validator: Any = None) -> None:
+        super().__init__(interval=interval, validator=validator, epoch_level=True)
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs

@@ -16,13 +16,14 @@ from __future__ import annotations
 import logging
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
 
 from monai_sa2va.errors import ConfigError
 
 __all__ = ["optimizer_steps_per_epoch", "warmup_cosine"]
 
 _LOGGER = logging.getLogger(__name__)
+_FOR_EVER = 2**62
 
 
 def optimizer_steps_per_epoch(micro_batches: int, accumulation_steps: int) -> int:
@@ -36,16 +37,18 @@ def warmup_cosine(
     total_steps: int = 12192,
     start_lr: float = 1e-5,
     planned_steps: int | None = None,
+    steps_per_epoch: int = 1,
 ) -> SequentialLR:
-    """Linear warm-up from ``start_lr`` to the optimizer's rate, then a cosine to 0.
+    """Linear warm-up from ``start_lr`` to the optimizer's rate, then a cosine to 0, where it stays.
 
     Args:
         optimizer: its current rate is the highest one.
         warmup_steps: optimizer steps of the warm-up.
         total_steps: optimizer steps in all.
         start_lr: rate of the first step, above 0 and not above the optimizer's.
-        planned_steps: optimizer steps that the run is going to make; where they are not ``total_steps``, a warning
-            says so.
+        planned_steps: optimizer steps that the run is going to make; where they miss ``total_steps`` by an epoch or
+            more, a warning says so.
+        steps_per_epoch: optimizer steps of an epoch, for that warning.
 
     Raises:
         ConfigError: when the numbers don't fit together.
@@ -55,16 +58,18 @@ def warmup_cosine(
         raise ConfigError(f"warmup_steps is {warmup_steps}, total_steps {total_steps}; 0 <= warm-up < total is needed")
     if not 0 < start_lr <= highest:
         raise ConfigError(f"warmup_start_lr is {start_lr}, learning_rate {highest}; 0 < start <= rate is needed")
-    if planned_steps is not None and planned_steps != total_steps:
+    if planned_steps is not None and abs(planned_steps - total_steps) >= steps_per_epoch:
         _LOGGER.warning(
-            "the schedule has %d optimizer steps (%d of warm-up), this run makes %d: pass --total_steps and "
+            "the schedule has %d optimizer steps (%d of warm-up), this run makes %d%s: pass --total_steps and "
             "--warmup_steps to fit them",
             total_steps,
             warmup_steps,
             planned_steps,
+            ", the last ones at a rate of 0" if planned_steps > total_steps else "",
         )
     warmup = LinearLR(optimizer, start_factor=start_lr / highest, total_iters=max(warmup_steps, 1))
     cosine = CosineAnnealingLR(optimizer, T_max=total_steps - warmup_steps)
-    if warmup_steps == 0:
-        return SequentialLR(optimizer, [cosine], milestones=[])
-    return SequentialLR(optimizer, [warmup, cosine], milestones=[warmup_steps])
+    # a cosine goes up again after its end
+    end = ConstantLR(optimizer, factor=0.0, total_iters=_FOR_EVER)
+    parts: list[LRScheduler] = [warmup, cosine, end] if warmup_steps else [cosine, end]
+    return SequentialLR(optimizer, parts, milestones=[warmup_steps, total_steps] if warmup_steps else [total_steps])

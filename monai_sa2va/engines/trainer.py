@@ -20,6 +20,7 @@ import torch
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
+from monai.inferers import Inferer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
@@ -50,6 +51,7 @@ class Sa2VATrainer(SupervisedTrainer):
         amp: autocast to bfloat16.
         train_handlers: MONAI or Ignite handlers.
         epoch_length: micro-batches an epoch; all of the loader's by default. No window reaches over its end.
+        inferer: applies the network to a batch; by default ``SimpleInferer``, which just calls it.
 
     After each iteration ``state.output`` holds ``loss`` and its parts, detached scalars that are the micro-batch's own
     share of the window, and ``pred_masks``; after each optimizer step ``state.grad_norm`` (before clipping),
@@ -73,6 +75,7 @@ class Sa2VATrainer(SupervisedTrainer):
         amp: bool = False,
         train_handlers: Sequence[Any] | None = None,
         epoch_length: int | None = None,
+        inferer: Inferer | None = None,
     ) -> None:
         check_steps(accumulation_steps)
         if clip_norm is not None and not clip_norm > 0:
@@ -85,6 +88,7 @@ class Sa2VATrainer(SupervisedTrainer):
             network=network,
             optimizer=optimizer,
             loss_function=_own_loss,
+            inferer=inferer,
             epoch_length=epoch_length,
             train_handlers=None,
             amp=amp,
@@ -114,7 +118,7 @@ class Sa2VATrainer(SupervisedTrainer):
         batch = move_to(batchdata, self.state.device, non_blocking=self.non_blocking)
         self.network.train()
         with torch.autocast(self.state.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            predictions = self.network(batch)
+            predictions = self.inferer(batch, self.network)  # type: ignore[arg-type]  # MONAI types one tensor
         self.fire_event(IterationEvents.FORWARD_COMPLETED)
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         predictions[Keys.LOSS].backward()

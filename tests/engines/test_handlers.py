@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine
+from monai.engines import Evaluator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from monai_sa2va.data.collate import sa2va_collate
 from monai_sa2va.engines.evaluator import Sa2VAEvaluator
-from monai_sa2va.engines.handlers import EvaluationStats, TrainingStats
+from monai_sa2va.engines.handlers import EvaluationStats, FinalValidationHandler, TrainingStats
 from monai_sa2va.engines.trainer import Sa2VATrainer
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.metrics.handler import PromptMetricHandler
@@ -88,3 +90,20 @@ def test_metrics_are_logged_by_prompt(network: Sa2VA, tmp_path: Path, caplog: py
         evaluator.run()
     assert set(_scalars(tmp_path)) == {"validation/dice", "validation/dice_objects", "validation/dice/cyst"}
     assert "cyst" in caplog.text
+
+
+@pytest.mark.parametrize(("epochs", "interval", "validated"), [(1, 5, [1]), (5, 2, [2, 4, 5]), (4, 2, [2, 4])])
+def test_the_last_epoch_is_always_validated(epochs: int, interval: int, validated: list[int]) -> None:
+    seen: list[int] = []
+
+    class Recorder(Evaluator):
+        def __init__(self) -> None:
+            super().__init__("cpu", [0])
+
+        def run(self, global_epoch: int = 1) -> None:
+            seen.append(global_epoch)
+
+    engine = Engine(lambda _engine, _batch: None)
+    FinalValidationHandler(interval, Recorder()).attach(engine)
+    engine.run([0], max_epochs=epochs)
+    assert seen == validated

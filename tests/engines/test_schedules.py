@@ -51,6 +51,21 @@ def test_without_warmup_the_first_step_has_the_highest_rate() -> None:
     assert rates == pytest.approx([1e-3, 8.535533905932738e-4, 5e-4, 1.4644660940672624e-4, 0.0], abs=1e-12)
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_the_rate_stays_at_zero_after_the_end(warmup: int) -> None:
+    optimizer = _optimizer()
+    schedule = warmup_cosine(optimizer, warmup_steps=warmup, total_steps=100)
+    rates = _rates(optimizer, schedule, 400)
+    assert min(rates[1:100]) > 0
+    assert max(rates[100:]) == pytest.approx(0, abs=1e-12)
+    # and in a run that is resumed there
+    again = _optimizer()
+    resumed = warmup_cosine(again, warmup_steps=warmup, total_steps=100)
+    again.load_state_dict(optimizer.state_dict())
+    resumed.load_state_dict(schedule.state_dict())
+    assert max(_rates(again, resumed, 100)) == pytest.approx(0, abs=1e-12)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -70,8 +85,17 @@ def test_a_run_of_another_length_is_told(caplog: pytest.LogCaptureFixture) -> No
         warmup_cosine(_optimizer(), planned_steps=12192)
         assert not caplog.records
         warmup_cosine(_optimizer(), planned_steps=6)
-    assert "this run makes 6" in caplog.text
+    assert "this run makes 6:" in caplog.text
     assert "--total_steps" in caplog.text
+
+
+def test_an_unfinished_last_epoch_is_no_other_length(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="monai_sa2va"):
+        # 305 epochs of 40 steps: the default run on phantoms
+        warmup_cosine(_optimizer(), planned_steps=12200, steps_per_epoch=40)
+        assert not caplog.records
+        warmup_cosine(_optimizer(), planned_steps=12240, steps_per_epoch=40)
+    assert "this run makes 12240, the last ones at a rate of 0" in caplog.text
 
 
 @pytest.mark.parametrize(("micro", "accumulation", "steps"), [(5, 2, 3), (4, 2, 2), (1, 4, 1), (7, 1, 7)])
