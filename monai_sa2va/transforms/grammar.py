@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["find_names"]
+__all__ = ["QUOTATION", "find_names"]
 
 _MAX_WORDS = 6
 _QUANTITY = r"(?:only|just|all|both|every|each|any|some)"
@@ -65,12 +65,14 @@ _AND = re.compile(
 )
 # Names that hold an "and"; any other can be put in quotation marks.
 _COMPOUND = r"\bhead\s+and\s+neck\b|\bskin\s+and\s+subcutaneous\b"
-_QUOTATION = (
+QUOTATION = (
     '"[^"]+"|\u201c[^\u201d]+\u201d|\u201e[^\u201c\u201d]+[\u201c\u201d]|\u00ab[^\u00bb]+\u00bb|\u300c[^\u300d]+\u300d'
     "|\u2018[^\u2019]+\u2019"
     r"|(?<!\w)'[^']+'(?!\w)"
 )
-_WHOLE = re.compile(f"{_QUOTATION}|{_COMPOUND}", re.IGNORECASE)
+"""Pattern of a text in quotation marks, which is a name as it stands."""
+
+_WHOLE = re.compile(f"{QUOTATION}|{_COMPOUND}", re.IGNORECASE)
 _QUOTES = " \"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u300c\u300d"
 # Of Unicode's private use: a text that holds one of them already isn't read.
 _PLACEHOLDER = 0xE000
@@ -87,11 +89,14 @@ _PREPOSITION = re.compile(r"\b(?:of|in|on|from|within|around|near|between|behind
 # in the commonest other languages, whose articles follow a verb.
 _NO_NAME = re.compile(
     r"(?<![\w'])(?:is|are|was|were|do|does|did|has|have|should|if|when|where|why|how|what|which|who|whose|that|because"
-    r"|then|or|not|no|except|without|but|it|its|them|they|their|this|these|those|me|you|he|she|we|there|all|both|each"
+    r"|then|or|not|no|\w+n['\u2019]t|cannot|never|except|without|but|it|its|them|they|their|this|these|those|me|you|he|she|we|there|all|both|each"
     r"|everything|anything|something|nothing|describe|count|tell|explain|report|measure|compare|compute|calculate"
     r"|summari[sz]e|diagnose|classify|segment(?!\s+(?:[ivx]+|\d+\w?)\b)|hello|hi|hey|thanks|yes|please|image|picture"
     r"|photo|die|das|den|bitte|le|(?<!de\s)la|les|el|los|las|il|gli)(?![\w'])"
     r"|\u8bf7|\u5206\u5272|\u6807\u51fa|\u6807\u8bb0|\u6807\u6ce8|\u627e\u51fa|\u627e\u5230|\u663e\u793a|\u52fe\u753b"
+    # requests in scripts that part no words, and in Korean
+    "|把|提取|画出|描出|圈出|在哪|哪里|帮我|什么|を|ください|下さい|して|どこ"
+    "|แบ่งส่วน|แสดง|โปรด|กรุณา|ช่วย|ที่ไหน|ตรงไหน|주세요|해\\s?줘|하세요|하시오|어디"
     r"|^(?:the|an?)$|\w{2}\.\s|[?!\u3002\uff1f\uff01]",
     re.IGNORECASE,
 )

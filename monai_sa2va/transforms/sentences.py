@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from monai_sa2va.errors import PromptError
 from monai_sa2va.transforms.chat import Control, Segments
 from monai_sa2va.transforms.grammar import find_names
+from monai_sa2va.transforms.negation import find_negation
 
 __all__ = [
     "ANSWERS",
@@ -28,6 +29,7 @@ __all__ = [
     "check_prompt",
     "join_phrases",
     "parse_phrases",
+    "shorten",
 ]
 
 MAX_PROMPT_LENGTH = 2000
@@ -99,13 +101,26 @@ def check_prompt(text: str) -> str:
     """Return a prompt with its white space trimmed.
 
     Raises:
-        PromptError: when it is no text, empty, or longer than :data:`MAX_PROMPT_LENGTH` characters.
+        PromptError: when it is no text, empty, longer than :data:`MAX_PROMPT_LENGTH` characters, or says what not to
+            segment (see :func:`~monai_sa2va.transforms.negation.find_negation`): only what is asked for has a mask.
     """
     if not isinstance(text, str) or not text.strip():
         raise PromptError("the prompt is empty; write what to segment, e.g. 'Segment the vessels.'")
     if len(text) > MAX_PROMPT_LENGTH:
         raise PromptError(f"the prompt has {len(text)} characters; at most {MAX_PROMPT_LENGTH} are taken")
+    negation = find_negation(text)
+    if negation is not None:
+        raise PromptError(
+            f"the prompt {shorten(text)!r} says by {negation!r} what not to segment; name what to segment instead, e.g. "
+            "'Segment the vessels.', or put a name that holds such a word in quotation marks"
+        )
     return text.strip()
+
+
+def shorten(text: str) -> str:
+    """The beginning of a prompt, at most 60 characters, for a message."""
+    text = text.strip()
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def parse_phrases(text: str) -> list[str] | None:
