@@ -19,30 +19,37 @@ from typing import Any
 
 __all__ = ["names_side"]
 
+# TotalSegmentator writes kidney_left, others kidneyLeft or LKidney: neither has a word's boundary before the side.
+_JOINTS = re.compile(r"_|(?<=[a-zà-ÿ])(?=[A-Z])|(?<=\b[LR])(?=[A-Z][a-z])|(?<=_[LR])(?=[A-Z][a-z])")
 # Word beginnings are chosen generously: a flip that is left out costs little, a wrong one teaches left for right.
 _WORDS = re.compile(
     r"""\b(?:
-        left\w* | right\w* | [lr]t | [lr](?=\.) | sx | dx | o[ds]         # English, and what is written on films
+        left\w* | right\w* | [lr](?!['’ʼ`´]) | [lr]t | [lr]h              # English; l' is a French article
+      | sx | dx | o[ds] | oculus                                          # what is written on films
       | sinist\w* | dextr\w* | dexter\w* | destr[aeio] | l(?:a)?evo\w*    # Latin, Italian
       | links\w* | rechts\w* | linke[mnrs]? | rechte[mnrs]?               # German, Dutch
+      | vänst\w* | höger\w* | högra | venstre\w* | høyre\w* | højre\w*    # Swedish, Norwegian, Danish
       | gauches? | droite?s?                                              # French
       | izquierd[ao]s? | derech[ao]s? | izq | dcho | dcha                 # Spanish
       | esquerd[ao]s? | direit[ao]s?                                      # Portuguese
+      | (?:lew|praw)(?:a|e|y|ą|ej|ego|emu|ym|ych|ymi)                     # Polish
+      | (?:bal|jobb)(?:ra|ról|oldal\w*)?                                  # Hungarian
       | лев\w* | прав\w*                                                  # Russian
     )\b
     | [左右좌우] | 왼쪽 | 오른쪽""",
     re.IGNORECASE | re.VERBOSE,
 )
-# In lower case these are articles and other words; l' is one even in upper case.
-_LETTERS = re.compile(r"\b(?:[LR](?!['’])|[LR][AV]|LAA|LAD|LCA|LCX|RCA|[LR]PA|[LR]CCA|[LR]ICA|R[UML]L|L[UL]L)\b")
+# In lower case these are other words.
+_LETTERS = re.compile(r"\b(?:[LR][AV]|LAA|LAD|LCA|LCX|RCA|[LR]PA|[LR]CCA|[LR]ICA|R[UML]L|L[UL]L)\b")
 
 
 def names_side(phrases: Any) -> bool:
     """Whether any phrase names left or right.
 
-    Whole words in English, Latin, German, Dutch, French, Spanish, Portuguese, Italian, Russian, Chinese, Japanese and
-    Korean, whatever their case; the abbreviations l., r., lt, rt, dx, sx, OD, OS; and, in capitals only, L, R, and the
-    heart's, lungs' and vessels' (LV, RA, LAD, RCA, RLL, ...).
+    Whole words in English, Latin, German, Dutch, Swedish, Norwegian, Danish, French, Spanish, Portuguese, Italian,
+    Polish, Hungarian, Russian, Chinese, Japanese and Korean, whatever their case; the abbreviations l, r, lt, rt, lh,
+    rh, dx, sx, OD, OS, oculus; and, in capitals only, the heart's, lungs' and vessels' (LV, RA, LAD, RCA, RLL, ...).
+    Words may be joined by ``_`` or by capitals: kidney_left, kidneyLeft, LKidney.
 
     Args:
         phrases: a phrase, or any nesting of sequences and of mappings whose values are phrases; ``None`` has none.
@@ -50,6 +57,7 @@ def names_side(phrases: Any) -> bool:
     if phrases is None:
         return False
     if isinstance(phrases, str):
-        return bool(_WORDS.search(phrases) or _LETTERS.search(phrases))
+        words = _JOINTS.sub(" ", phrases)
+        return bool(_WORDS.search(words) or _LETTERS.search(words))
     nested: Iterable[Any] = phrases.values() if isinstance(phrases, Mapping) else phrases
     return any(names_side(item) for item in nested)

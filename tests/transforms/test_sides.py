@@ -27,6 +27,14 @@ from monai_sa2va.transforms.sides import names_side
         "riñón izquierdo", "pulmones derechos", "rim direito", "rene destro", "rene sx", "левая почка", "правое лёгкое",
         "左肾", "右肺", "왼쪽 폐", "optic disc OD", "fundus os", "LV cavity", "proximal LAD", "RLL nodule",
         "levocardia", "dextroscoliosis",
+        # TotalSegmentator's names of labels
+        "kidney_left", "lung_upper_lobe_left", "lung_lower_lobe_right", "iliac_artery_right", "autochthon_left",
+        "gluteus_maximus_right", "heart_atrium_left", "rib_left_1", "brachiocephalic_vein_left", "scapula_right",
+        # other ways of joining and abbreviating
+        "kidneyLeft", "kidneyL", "LKidney", "eye_LKidney", "L_kidney", "eye_L", "l kidney", "kidney (l)", "kidney, r",
+        "R", "lh cortex", "ctx-rh-precuneus", "disc_od", "oculus dexter", "oculus",
+        "vänster njure", "höger lunga", "högra lungan", "venstre nyre", "høyre lunge", "højre lunge",
+        "lewa nerka", "prawe płuco", "nerki lewej", "bal vese", "jobb tüdő", "baloldali vese",
     ],
 )  # fmt: skip
 def test_a_side_is_named(phrase: str) -> None:
@@ -38,6 +46,9 @@ def test_a_side_is_named(phrase: str) -> None:
     [
         "vessels", "optic disc", "bright lesion", "aorta", "la aorta", "l'aorte", "L'aorte", "L5 vertebra", "cleft lip",
         "upright posture", "Lungenlappen", "link between vessels", "rv", "droplet", "", "body of the pancreas",
+        "liver", "colon", "lesion", "bright spot", "bright_spot", "l’aorte", "balloon", "levator ani", "prawn", "mRNA",
+        "vertebrae_L1", "vertebrae_L2", "vertebrae_L3", "vertebrae_L4", "vertebrae_L5", "small_bowel", "portal_vein",
+        "portal_vein_and_splenic_vein", "inferior_vena_cava", "gallbladder", "rib", "sternum", "opticDisc",
     ],
 )  # fmt: skip
 def test_no_side_is_named(phrase: str) -> None:
