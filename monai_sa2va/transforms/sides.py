@@ -24,7 +24,7 @@ _JOINTS = re.compile(r"_|(?<=[a-zà-ÿ])(?=[A-Z])|(?<=\b[LR])(?=[A-Z][a-z])|(?<=
 # Word beginnings are chosen generously: a flip that is left out costs little, a wrong one teaches left for right.
 _WORDS = re.compile(
     r"""\b(?:
-        left\w* | right\w* | [lr](?!['’ʼ`´]) | [lr]t | [lr]h              # English; l' is a French article
+        left\w* | right\w* | [lr](?!['’`]) | [lr]t | [lr]h                # English; l' is a French article
       | sx | dx | o[ds] | oculus                                          # what is written on films
       | sinist\w* | dextr\w* | dexter\w* | destr[aeio] | l(?:a)?evo\w*    # Latin, Italian
       | links\w* | rechts\w* | linke[mnrs]? | rechte[mnrs]?               # German, Dutch
