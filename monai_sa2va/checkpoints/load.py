@@ -30,6 +30,10 @@ __all__ = ["load_weights", "read_weights"]
 
 _SHOWN = 3
 _SAFETENSORS = ".safetensors"
+_NO_WEIGHTS = (
+    "it is damaged, or holds more than tensors, and code in it is never run; "
+    "give a state dictionary that torch.save wrote, or a .safetensors file"
+)
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -56,7 +60,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     # torch has no error class of its own for damaged files
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())
+        # torch advises to load such a file with its code, which would be run
+        if isinstance(error, pickle.UnpicklingError) or "weights_only" in reason:
+            reason = _NO_WEIGHTS
+        reason = reason[:200] or type(error).__name__
         raise CheckpointError(f"{path.name} can't be read as a checkpoint: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]

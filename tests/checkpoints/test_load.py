@@ -94,6 +94,24 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("kind", ["code", "text", "script"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*TorchScript archive:UserWarning")
+def test_no_advice_of_torch_to_run_the_code_of_a_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "wrong.pt"
+    if kind == "code":
+        torch.save({"model": _network(), "where": tmp_path}, path)
+    elif kind == "text":
+        path.write_text("what somebody wrote\n")
+    else:
+        torch.jit.save(torch.jit.trace(_network(), torch.zeros(1, 2)), path)
+    with pytest.raises(CheckpointError) as caught:
+        read_weights(path)
+    assert str(caught.value) == (
+        "[CHECKPOINT] wrong.pt can't be read as a checkpoint: it is damaged, or holds more than tensors, and code in "
+        "it is never run; give a state dictionary that torch.save wrote, or a .safetensors file"
+    )
+
+
 def test_missing_and_wrong_content(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nowhere\.pt'"):
         read_weights(tmp_path / "nowhere.pt")
