@@ -48,7 +48,7 @@ def phantoms(
     seed: Annotated[
         int, typer.Option(help="Seed of the first image; the next ones count up. The same seed gives the same image.")
     ] = 0,
-    size: Annotated[int, typer.Option(help="Side of the images, pixels.")] = 128,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels, 32 to 4096.")] = 128,
     look: Annotated[
         Optional[list[Look]],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
         typer.Option(help="Kind of image; give it several times for several. [default: all, in turns]"),

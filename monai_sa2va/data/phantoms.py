@@ -40,6 +40,8 @@ __all__ = ["DEFAULT_SPLITS", "FORMATS", "LABEL_VALUES", "SYNONYMS", "Phantom", "
 DEFAULT_SPLITS: Mapping[str, float] = {"training": 0.8, "validation": 0.1, "testing": 0.1}
 """Share of the images that each section of the datalist gets."""
 
+_MIN_SIZE, _MAX_SIZE = 32, 4096  # at 4096, one image takes 2 GB and a minute
+
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "vessels": ("vessels", "blood vessels", "vasculature", "vascular tree"),
     "lesion": ("lesion", "abnormality", "focal lesion"),
@@ -96,13 +98,13 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
     Args:
         seed: 0 or more.
         look: ``"fundus"``, ``"ct"`` or ``"ultrasound"``; by default they take turns with the seed.
-        size: side of the image, pixels, at least 32. Structures scale with it: vessels are 2 to 8 px wide at 128.
+        size: side of the image, pixels, 32 to 4096. Structures scale with it: vessels are 2 to 8 px wide at 128.
 
     Returns:
         the :class:`Phantom`.
 
     Raises:
-        ConfigError: when ``seed`` is negative, ``look`` unknown or ``size`` below 32.
+        ConfigError: when ``seed`` is negative, ``look`` unknown or ``size`` out of its range.
     """
     names = tuple(LOOKS)
     look = names[seed % len(names)] if look is None else look
@@ -120,8 +122,8 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
 def _check_arguments(seed: int, look: str, size: int) -> None:
     if seed < 0:
         raise ConfigError(f"seed is {seed}; give 0 or more")
-    if size < 32:
-        raise ConfigError(f"size is {size}; give at least 32 pixels")
+    if not _MIN_SIZE <= size <= _MAX_SIZE:
+        raise ConfigError(f"size is {size}; give {_MIN_SIZE} to {_MAX_SIZE} pixels")
     if look not in LOOKS:
         raise ConfigError(f"look is {look!r}; known looks: {', '.join(LOOKS)}")
 
@@ -144,7 +146,7 @@ def write_phantoms(
         folder: made where it does not exist; has to be empty.
         count: number of images, at least 1.
         seed: of the first image, 0 or more.
-        size: side of the images, pixels, at least 32.
+        size: side of the images, pixels, 32 to 4096.
         looks: which take turns; all three by default.
         format: ``"png"``: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps. ``"nifti"``: grey
             (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and y towards the

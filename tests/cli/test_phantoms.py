@@ -55,6 +55,13 @@ def test_bad_split_is_one_line(tmp_path, split):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_size_beyond_memory_is_one_line(tmp_path):
+    result = run(tmp_path / "new", "--count", 2, "--size", 100_000)
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == "[CONFIG] size is 100000; give 32 to 4096 pixels"
+    assert not (tmp_path / "new").exists()
+
+
 def test_full_folder_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("")
     assert isinstance(run(tmp_path, "--count", 1).exception, OutputError)

@@ -154,7 +154,8 @@ def test_borders_can_be_seen(many):
     [
         ({"seed": -1}, "seed is -1"),
         ({"seed": 0, "look": "mri"}, "look is 'mri'; known looks: fundus, ct, ultrasound"),
-        ({"seed": 0, "size": 31}, "size is 31"),
+        ({"seed": 0, "size": 31}, "size is 31; give 32 to 4096 pixels"),
+        ({"seed": 0, "size": 4097}, "size is 4097; give 32 to 4096 pixels"),
     ],
 )
 def test_bad_arguments_are_named(arguments, words):
@@ -244,6 +245,7 @@ def test_every_image_has_one_section(count, first, second):
         ({"count": 0}, "count is 0"),
         ({"seed": -3}, "seed is -3"),
         ({"size": 8}, "size is 8"),
+        ({"size": 100_000}, "size is 100000"),
         ({"looks": []}, "looks is empty"),
         ({"looks": ["ct", "pet"]}, "look is 'pet'"),
         ({"format": "tiff"}, "format is 'tiff'; allowed: png, nifti"),
