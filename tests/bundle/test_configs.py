@@ -207,7 +207,7 @@ def test_training_on_real_photographs(repository: Path, data_dir: Path, tmp_path
         *("--checkpoint", str(tmp_path / "models" / "model.pt"), "--output_dir", str(tmp_path / "masks")),
     )
     results = sorted(path.name for path in (tmp_path / "masks").iterdir() if path.is_dir())
-    assert results == [f"image_{child}{side}" for child in (11, 12, 13, 14) for side in ("l", "r")]
+    assert results == [f"Image_{child}{side}" for child in (11, 12, 13, 14) for side in ("L", "R")]
     for name in results:
         assert {"vessels.png", "vessels.nii.gz", "overview.png"} <= {
             p.name for p in (tmp_path / "masks" / name).iterdir()
