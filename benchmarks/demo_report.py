@@ -40,6 +40,7 @@ from monai_sa2va.metrics import calculate_dice
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.sentences import parse_phrases
 from monai_sa2va.writers.files import safe_name
+from monai_sa2va.writers.results import folder_name
 
 __all__ = ["UNSEEN", "compare_sentences", "draw_overview", "read_masks", "score_masks", "training_seconds"]
 
@@ -78,7 +79,7 @@ def read_masks(folder: Path, case: Case) -> dict[str, BoolMask]:
     """
     masks = {}
     for name, truth in case.masks.items():
-        path = folder / safe_name(case.name) / f"{safe_name(name)}.png"
+        path = folder / folder_name(case.name) / f"{safe_name(name)}.png"
         try:
             mask = np.array(Image.open(path)) > 127
         except OSError as error:

@@ -85,8 +85,10 @@ def segment(
         device=None if device is Device.AUTO else device.value,
         window=window,
     )
-    _run(segmenter, writer, images, prompts)
-    writer.close()
+    try:
+        _run(segmenter, writer, images, prompts)
+    finally:
+        writer.close()
     done = len(writer.results) - len(writer.failed)
     typer.echo(f"segmented {done} of {len(images)} images; results are in {output}")
     if writer.failed:

@@ -86,12 +86,24 @@ class BatchSegmenter(Evaluator):
         super().__init__(
             device=device, val_data_loader=val_data_loader, val_handlers=val_handlers, amp=amp, decollate=False
         )
-        self.add_event_handler(Events.EPOCH_STARTED, self._start)
         self.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
         ProgressBar(desc="segment").attach(self)
 
-    def _start(self) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
+        """Segment everything, and write the tables, also where the run is interrupted.
+
+        Args:
+            global_epoch: as for MONAI's ``Evaluator``.
+
+        Raises:
+            DataError: when no image could be segmented, or the loader gives no paths.
+            OutputError: when an earlier run's tables are there and ``overwrite`` is off, or tables can't be written.
+        """
         self.writer = ResultWriter(*self._output)
+        try:
+            super().run(global_epoch)
+        finally:
+            self.writer.close()
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
         output = []
@@ -104,7 +116,6 @@ class BatchSegmenter(Evaluator):
         return {"results": output}
 
     def _finish(self) -> None:
-        self.writer.close()
         failed = self.writer.failed
         total = len(self.writer.results)
         _log.info("segmented %d of %d images; results are in %s", total - len(failed), total, self._output[0])

@@ -63,19 +63,23 @@ def unique_names(texts: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     return names
 
 
-def make_folder(folder: str | os.PathLike[str]) -> Path:
+def make_folder(folder: str | os.PathLike[str], shown: str | None = None) -> Path:
     """Make a folder, with those above it, where it isn't there.
+
+    Args:
+        folder: to be made.
+        shown: what messages call it; its path where not given.
 
     Raises:
         OutputError: when that can't be done, or it can't be written to.
     """
-    path = Path(folder)
+    path, shown = Path(folder), os.fspath(folder) if shown is None else shown
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"the folder {os.fspath(folder)!r} can't be made: {error.strerror or error}") from error
+        raise OutputError(f"the folder {shown!r} can't be made: {error.strerror or error}") from error
     if not os.access(path, os.W_OK):
-        raise OutputError(f"the folder {os.fspath(folder)!r} can't be written to; choose another with output")
+        raise OutputError(f"the folder {shown!r} can't be written to; choose another with output")
     return path
 
 
@@ -91,10 +95,12 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
         The temporary path, with the same suffixes.
 
     Raises:
-        OutputError: when the file is there already, or can't be written.
+        OutputError: when the file is there already, or can't be written; it names no folder above the file's own, as
+            those may name a patient.
     """
+    shown = "/".join(path.parts[-2:])
     if path.exists() and not overwrite:
-        raise OutputError(f"{os.fspath(path)!r} is there already; give overwrite, or another output folder")
+        raise OutputError(f"{shown!r} is there already; give overwrite, or another output folder")
     temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
         yield temporary
@@ -102,6 +108,6 @@ def atomic_path(path: Path, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"{os.fspath(path)!r} can't be written: {error.strerror or error}") from error
+        raise OutputError(f"{shown!r} can't be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from monai_sa2va.data.headers import image_suffix
-from monai_sa2va.errors import OutputError, Sa2VAError
+from monai_sa2va.errors import DataError, OutputError, Sa2VAError
 from monai_sa2va.writers.files import atomic_path, free_name, make_folder
 from monai_sa2va.writers.masks import check_formats, write_masks
 from monai_sa2va.writers.overview import write_overview
@@ -31,11 +33,11 @@ from monai_sa2va.writers.report import describe_objects, write_report
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation, Segmenter
 
-__all__ = ["ResultWriter", "Written"]
+__all__ = ["ResultWriter", "Written", "folder_name"]
 
 _SUMMARY = ("image", "folder", "status", "objects", "found", "error")
 _OBJECTS = ("image", "folder", "label", "prompt", "presence", "voxels", "area_mm2", "volume_mm3", "empty_because")
-_REPORT = "report.json"
+_REPORT, _OVERVIEW = "report.json", "overview.png"
 _TABLES = ("summary.csv", "objects.csv")
 
 
@@ -56,6 +58,13 @@ class Written:
     error: str = ""
 
 
+def folder_name(image: str | os.PathLike[str]) -> str:
+    """What the folder of an image's results is called: like its file, without the suffix; ``image`` for ``..png``."""
+    base = Path(image).name
+    # a folder can't be called ".."
+    return base[: len(base) - len(image_suffix(base))].strip(". ") or "image"
+
+
 class ResultWriter:
     """Writes ``<output>/<name>/{<label>.nii.gz, <label>.png, overview.png, report.json}``, ``summary.csv`` and
     ``objects.csv``.
@@ -67,7 +76,8 @@ class ResultWriter:
 
     Raises:
         ConfigError: when a format is unknown.
-        OutputError: when the folder can't be written to.
+        OutputError: when the folder can't be written to, or holds the tables of an earlier run and ``overwrite`` is
+            off: they'd say nothing of that run any more.
     """  # noqa: D205 - the layout doesn't fit one line
 
     def __init__(
@@ -77,6 +87,12 @@ class ResultWriter:
         overwrite: bool = False,
     ) -> None:
         self.formats, self.overwrite = check_formats(formats), overwrite
+        table = next((name for name in _TABLES if (Path(output_dir) / name).exists()), None)
+        if table is not None and not overwrite:
+            raise OutputError(
+                f"the folder {os.fspath(output_dir)!r} holds results already ({table}); "
+                "give overwrite, or another output folder"
+            )
         self.output_dir = make_folder(output_dir)
         self.results: list[Written] = []
         self._folders: list[str] = []
@@ -95,7 +111,9 @@ class ResultWriter:
         prompts: Sequence[str],
         progress: Callable[[int, int], None] | None = None,
     ) -> Written:
-        """Segment one file and write its results; what this package refuses is noted instead of raised.
+        """Segment one file and write its results.
+
+        What this package refuses, and want of memory or of disk space, is noted instead of raised.
 
         Args:
             segmenter: does the work.
@@ -108,23 +126,28 @@ class ResultWriter:
             return self.write(segmenter.segment(image, prompts, progress), folder)
         except Sa2VAError as error:
             return self.fail(image, error)
+        except (MemoryError, OSError, RuntimeError) as error:
+            explained = _explain(error, Path(image).name)
+            if explained is None:
+                raise
+            return self.fail(image, explained)
 
     def reserve(self, image: str | os.PathLike[str]) -> Path:
         """The folder that an image's results will go to, told before the work is done.
 
-        Two images of one name get ``name`` and ``name_2``.
+        Two images of one name get ``name`` and ``name_2``. With ``overwrite``, what an earlier run wrote there is
+        removed at once, so that it can't be taken for a result of this run where the image fails.
 
         Raises:
-            OutputError: when an earlier run's results are there and ``overwrite`` is off.
+            OutputError: when an earlier run's results are there and ``overwrite`` is off, or they can't be removed.
         """
-        base = Path(image).name
-        stem = base[: len(base) - len(image_suffix(base))]
-        # the file's own name, so that results are found again; a folder can't be called ".."
-        name = free_name(stem.strip(". ") or "image", [*self._folders, *_TABLES])
+        name = free_name(folder_name(image), [*self._folders, *_TABLES])
         self._folders.append(name)
         folder = self.output_dir / name
-        if (folder / _REPORT).exists() and not self.overwrite:
-            raise OutputError(f"{os.fspath(folder)!r} holds results already; give overwrite, or another output folder")
+        if (folder / _REPORT).exists():
+            if not self.overwrite:
+                raise OutputError(f"{name!r} holds results already; give overwrite, or another output folder")
+            _remove_earlier(folder)
         return folder
 
     def write(self, segmentation: Segmentation, folder: Path) -> Written:
@@ -133,11 +156,9 @@ class ResultWriter:
         Raises:
             OutputError: when a file can't be written.
         """
-        make_folder(folder)
-        if self.overwrite:
-            _remove_earlier(folder)
+        make_folder(folder, folder.name)
         masks = write_masks(segmentation, folder, self.formats, self.overwrite)
-        overview = write_overview(segmentation, folder / "overview.png", self.overwrite)
+        overview = write_overview(segmentation, folder / _OVERVIEW, self.overwrite)
         objects = describe_objects(segmentation, masks)
         report = write_report(segmentation, objects, folder / _REPORT, self.overwrite)
         files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview, report])
@@ -157,7 +178,7 @@ class ResultWriter:
         return result
 
     def close(self) -> None:
-        """Write the tables; those of an earlier run in the same folder are replaced.
+        """Write the tables of what was done so far; those of an earlier run in the same folder are replaced.
 
         Raises:
             OutputError: when they can't be written.
@@ -167,18 +188,30 @@ class ResultWriter:
 
 
 def _remove_earlier(folder: Path) -> None:
-    """Remove the masks that an earlier report lists: a label that isn't asked for any more must not stay behind."""
+    """Remove the masks that an earlier report lists, its overview and itself, and nothing else."""
     report = folder / _REPORT
-    if not report.is_file():
-        return
     try:
         listed = [name for item in json.loads(report.read_text(encoding="utf-8"))["objects"] for name in item["files"]]
-        for name in listed:
+        # the report last: as long as a mask is there, it is listed
+        for name in (*listed, _OVERVIEW, _REPORT):
             (folder / Path(name).name).unlink(missing_ok=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            f"{os.fspath(report)!r} of an earlier run can't be read, so its masks can't be replaced; remove the folder"
+            f"'{folder.name}/{_REPORT}' of an earlier run can't be read, or its files can't be removed, so its masks "
+            "can't be replaced; remove the folder"
         ) from error
+
+
+def _explain(error: Exception, name: str) -> Sa2VAError | None:
+    """What to tell of an error that isn't this package's; ``None`` where it is a fault of the program."""
+    # on the CPU, torch has no class of its own for it
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
+        return DataError(f"{name} needs more memory than is free; give a smaller image, or another device")
+    if isinstance(error, OSError):
+        # its text may hold the path
+        reason = error.strerror or type(error).__name__
+        return OutputError(f"{name} can't be segmented or its results be written: {reason}; mend that and run again")
+    return None
 
 
 def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

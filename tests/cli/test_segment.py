@@ -17,6 +17,7 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -27,7 +28,7 @@ from typer.testing import CliRunner, Result
 
 from monai_sa2va.cli.main import app
 from monai_sa2va.networks.sa2va import Sa2VA
-from monai_sa2va.predictor import Segmenter
+from monai_sa2va.predictor import Segmentation, Segmenter
 
 runner = CliRunner()
 
@@ -104,10 +105,32 @@ def test_nothing_usable_exits_2(bundle: Path, images: Path, tmp_path: Path) -> N
 def test_results_are_replaced_only_when_asked(bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = (images / "eye.png", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
     assert _run(*arguments).exit_code == 0
-    again = _run(*arguments)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    # refused before the weights are looked for
+    again = _run(*arguments, "--checkpoint", "gone.pt")
     assert again.exit_code == 2
-    assert "holds results already; give overwrite" in again.stderr
+    assert again.stderr.startswith("error: [OUTPUT] the folder ")
+    assert "holds results already (summary.csv); give overwrite" in again.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
     assert _run(*arguments, "--overwrite").exit_code == 0
+
+
+def test_an_interrupted_run_leaves_its_tables(
+    bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = Segmenter.segment
+
+    def interrupted(self: Segmenter, image: Path, *arguments: Any) -> Segmentation:
+        if image.name == "eye.png":
+            raise KeyboardInterrupt
+        return segment(self, image, *arguments)
+
+    monkeypatch.setattr(Segmenter, "segment", interrupted)
+    result = _run(images, "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
+    assert result.exit_code == 130
+    for table in ("summary.csv", "objects.csv"):
+        with (tmp_path / "out" / table).open() as stream:
+            assert [row["image"] for row in csv.DictReader(stream)] == ["ct.nii.gz"]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,35 @@ def test_a_second_run_replaces_the_first(network: Sa2VA, images: Path, tmp_path:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2", "objects.csv", "summary.csv"]
 
 
+def test_an_interrupted_run_leaves_its_tables(
+    network: Sa2VA, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = DataLoader(Dataset(list_images(images)))
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
+    segment = engine.segmenter.segment
+
+    def interrupted(image: str, *arguments: Any) -> Any:
+        if image.endswith("1.png"):
+            raise KeyboardInterrupt
+        return segment(image, *arguments)
+
+    monkeypatch.setattr(engine.segmenter, "segment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    rows = (tmp_path / "out" / "summary.csv").read_text().strip().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["image", "0.png"]
+
+
+def test_a_second_run_may_have_to_be_asked_for(network: Sa2VA, images: Path, tmp_path: Path) -> None:
+    loader = DataLoader(Dataset(list_images(images, "0.png")))
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", overwrite=False)
+    engine.run()
+    before = (tmp_path / "out" / "summary.csv").read_bytes()
+    with pytest.raises(OutputError, match="holds results already"):
+        engine.run()
+    assert (tmp_path / "out" / "summary.csv").read_bytes() == before
+
+
 def test_it_is_built_from_json(images: Path, tmp_path: Path) -> None:
     config = {
         "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": "tiny", "seed": 0},

@@ -84,6 +84,19 @@ def test_overwriting_is_asked_for(tmp_path: Path) -> None:
     assert target.read_text() == "two"
 
 
+def test_messages_name_no_folder_above_the_files_own(tmp_path: Path) -> None:
+    target = tmp_path / "eye" / "a.txt"
+    with pytest.raises(OutputError) as caught, atomic_path(target) as temporary:
+        temporary.write_text("x")
+    assert str(caught.value) == "[OUTPUT] 'eye/a.txt' can't be written: No such file or directory"
+    target.parent.mkdir()
+    target.write_text("x")
+    with pytest.raises(OutputError, match=r"^\[OUTPUT\] 'eye/a\.txt' is there already"), atomic_path(target):
+        pass
+    with pytest.raises(OutputError, match=r"^\[OUTPUT\] the folder 'eye' can't be made: "):
+        make_folder(target, "eye")
+
+
 def test_what_cant_be_written_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="can't be made"):
