@@ -25,16 +25,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
-from monai_sa2va.inferers.naming import read_phrases
+from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
-from monai_sa2va.transforms.sentences import check_prompt, parse_phrases
+from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["MAX_OBJECTS", "ImageInferer", "ImageResult", "check_prompts"]
-
-MAX_OBJECTS = 64
-"""Most structures that one sentence may name."""
+__all__ = ["ImageInferer", "ImageResult", "check_prompts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +110,12 @@ class ImageInferer(Inferer):
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
             )
             known = [
-                self._names(network, encoding, text, None if phrases is None else phrases[i])
+                find_objects(network, encoding.tokens, text) if phrases is None else list(phrases[i])
                 for i, text in enumerate(asked)
             ]
-            rows, answers = self._rows(network, asked, known, len(sample[Keys.PIXEL_VALUES]))
+            n_tiles = len(sample[Keys.PIXEL_VALUES])
+            told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
+            rows = [ids for ids, _ in told]
             masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
         threshold = network.config.presence_threshold
         if threshold is not None:
@@ -127,43 +126,12 @@ class ImageInferer(Inferer):
             prompt_indices=[i for i, names in enumerate(known) for _ in names],
             presence=presence,
             iou_scores=ious,
-            answers=answers,
+            answers=[answer for _, answer in told],
             phrases=known,
         )
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
-
-    @staticmethod
-    def _names(network: Sa2VA, encoding: ImageEncoding, text: str, given: Sequence[str] | None) -> list[str]:
-        found = parse_phrases(text) if given is None else list(given)
-        if found is None and network.config.answer_form == "named":
-            found = read_phrases(network, encoding.tokens, text)
-        names = [text] if found is None else found
-        if len(names) > MAX_OBJECTS:
-            raise PromptError(
-                f"one prompt names {len(names)} structures; at most {MAX_OBJECTS} are taken: give several prompts"
-            )
-        return names
-
-    @staticmethod
-    def _rows(
-        network: Sa2VA, asked: Sequence[str], known: Sequence[list[str]], n_tiles: int
-    ) -> tuple[list[torch.Tensor], list[str]]:
-        """Token ids of each prompt with its answer, and the answers as text."""
-        rows, answers = [], []
-        longest = network.config.text.max_position_embeddings
-        for text, names in zip(asked, known, strict=True):
-            answer, _ = network.processor.answer(text, names)
-            ids = network.processor.conversation([(text, answer)], n_tiles)[Keys.INPUT_IDS]
-            if len(ids) > longest:
-                raise PromptError(
-                    f"a prompt of {len(text)} characters makes {len(ids)} tokens with its picture and its answer; "
-                    f"the language model takes {longest}: shorten it"
-                )
-            rows.append(ids)
-            answers.append("".join(answer))
-        return rows, answers
 
     def _decode(
         self, network: Sa2VA, encoding: ImageEncoding, rows: Sequence[torch.Tensor], size: tuple[int, int]

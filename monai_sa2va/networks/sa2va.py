@@ -29,10 +29,12 @@ from monai_sa2va.losses.sa2va_loss import as_criterion
 from monai_sa2va.networks.checks import check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
 from monai_sa2va.networks.mllm import build_mllm
+from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.projector import TextHiddenFCs
 from monai_sa2va.transforms.chat import IGNORED_LABEL
 from monai_sa2va.transforms.processor import Sa2VAProcessor
+from monai_sa2va.transforms.sentences import check_prompt
 
 __all__ = ["DEFAULT_TEXT", "ImageEncoding", "Sa2VA", "Sa2VAModel"]
 
@@ -132,6 +134,7 @@ class Sa2VA(nn.Module):
 
         Raises:
             DataError: when shapes don't fit together.
+            PromptError: when ``text`` is empty, too long, says what not to segment, or names nothing or too much.
         """
         if isinstance(data, torch.Tensor):
             return self._segment_tensor(data, DEFAULT_TEXT if text is None else text)
@@ -238,15 +241,17 @@ class Sa2VA(nn.Module):
     def _segment_tensor(self, images: torch.Tensor, text: str) -> torch.Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise DataError(f"the image has shape {tuple(images.shape)}; expected (B, 3, H, W) with values 0 to 1")
+        text = check_prompt(text)
         pictures = images.detach().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         masks = []
         for picture in pictures:
-            sample = self.processor.prompt(picture, text)
+            sample = self.processor.image(picture)
             encoding = self.encode_image(
                 sample[Keys.PIXEL_VALUES].to(self.device, self.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(self.device, self.dtype),
             )
-            ids = sample[Keys.INPUT_IDS].unsqueeze(0).to(self.device)
+            names = find_objects(self, encoding.tokens, text)
+            ids = answer_ids(self, text, names, len(sample[Keys.PIXEL_VALUES]))[0].unsqueeze(0).to(self.device)
             _, found = self.segment(encoding, ids, torch.ones_like(ids))
             # the union of a sentence's objects: this door has one channel
             masks.append(found.masks.amax(0, keepdim=True))

@@ -111,8 +111,8 @@ def check_prompt(text: str) -> str:
     negation = find_negation(text)
     if negation is not None:
         raise PromptError(
-            f"the prompt {shorten(text)!r} says by {negation!r} what not to segment; name what to segment instead, e.g. "
-            "'Segment the vessels.', or put a name that holds such a word in quotation marks"
+            f"the prompt {shorten(text)!r} says by {negation!r} what not to segment; name what to segment instead, "
+            "e.g. 'Segment the vessels.', or put a name that holds such a word in quotation marks"
         )
     return text.strip()
 
