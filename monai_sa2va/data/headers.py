@@ -21,7 +21,7 @@ import numpy as np
 
 from monai_sa2va.errors import DataError
 
-__all__ = ["SUFFIXES", "Grid", "image_suffix", "label_values", "read_grid", "read_label", "same_grid"]
+__all__ = ["SUFFIXES", "Grid", "image_suffix", "label_values", "read_grid", "read_label", "read_values", "same_grid"]
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _NIFTI = (".nii", ".nii.gz")
@@ -68,6 +68,15 @@ def read_grid(path: str | Path) -> Grid:
     return _read(Path(path), values=False)[0]
 
 
+def read_values(path: str | Path) -> tuple[Grid, np.ndarray]:
+    """Grid and values of an image without colour, values x first and as the file stores them.
+
+    Raises:
+        DataError: when the file can't be read or has axes outside space, naming it.
+    """
+    return _read(Path(path), values=True)
+
+
 def read_label(path: str | Path) -> tuple[np.ndarray, Grid]:
     """Values and grid of a label.
 
@@ -78,7 +87,7 @@ def read_label(path: str | Path) -> tuple[np.ndarray, Grid]:
         DataError: when the file can't be read, is coloured, or holds values that are no integers.
     """
     path = Path(path)
-    grid, values = _read(path, values=True)
+    grid, values = read_values(path)
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
     elif values.dtype.kind == "f":
@@ -171,7 +180,9 @@ def _read_nrrd(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
     vectors = np.array([np.full(width, np.nan) if row is None else row for row in directions], dtype=np.float64)
     spatial = [not bool(np.isnan(row).any()) for row in vectors]
     if values and not all(spatial):
-        raise DataError(f"{path.name} has {len(sizes)} axes, of which {sum(spatial)} lie in space: not a label map")
+        raise DataError(
+            f"{path.name} has {len(sizes)} axes, of which {sum(spatial)} lie in space: write one without colour or time"
+        )
     shape = _spatial(tuple(itertools.compress(sizes, spatial)))
     signs = _TO_RAS.get(str(header.get("space", "")).lower())
     if signs is None or width != 3 or sum(spatial) != 3:

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
-from monai.utils import MetaKeys, SpaceKeys
+from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys, convert_to_tensor
 from PIL import Image
 
-from monai_sa2va.data.headers import SUFFIXES, Grid, image_suffix, read_grid
+from monai_sa2va.data.headers import SUFFIXES, Grid, image_suffix, read_grid, read_values
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.source import file_name, grid_of
 
@@ -143,9 +143,10 @@ def _read_file(path: Path) -> SourceImage:
     if len(grid.shape) == 3 and grid.affine is None:
         raise DataError(f"{path.name} is a volume that doesn't say its orientation; write its space and directions")
     suffix = image_suffix(path)
-    reader = {".nii": "NibabelReader", ".nii.gz": "NibabelReader", ".nrrd": "NrrdReader"}.get(suffix, "PILReader")
     try:
-        pixels = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
+        pixels = _read_nrrd(path, grid) if suffix == ".nrrd" else _read_by_monai(path, suffix)
+    except DataError as error:
+        raise DataError(_without_folder(str(error.args[0]), path)) from error
     # damaged data raises nearly anything
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -158,6 +159,20 @@ def _read_file(path: Path) -> SourceImage:
         pixels.meta[MetaKeys.SPACE] = SpaceKeys.RAS
     header = nib.load(path).header if suffix in (".nii", ".nii.gz") else None
     return SourceImage(pixels, path.name, Grid(tuple(pixels.shape[1:]), grid.affine), header)
+
+
+def _read_by_monai(path: Path, suffix: str) -> MetaTensor:
+    reader = "NibabelReader" if suffix in (".nii", ".nii.gz") else "PILReader"
+    pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
+    return pixels
+
+
+def _read_nrrd(path: Path, grid: Grid) -> MetaTensor:
+    """MONAI's reader makes all values float32, takes no space but LPS and RAS, and needs directions."""
+    values = read_values(path)[1]
+    shape = grid.shape if grid.affine is None else values.shape
+    native = values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
+    return MetaTensor(convert_to_tensor(native[None]), meta={ImageMetaKey.FILENAME_OR_OBJ: str(path)})
 
 
 def _without_folder(text: str, path: Path) -> str:

@@ -55,6 +55,32 @@ def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
         assert read_image(image).pixels.to(torch.int64).flatten().tolist() == [0, 255, 256, 65535]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", ">i2", "float32"])
+def test_nrrd_keeps_its_type(tmp_path: Path, dtype: str) -> None:
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    header = {"space": "left-posterior-superior", "space directions": np.eye(3), "space origin": [0, 0, 0]}
+    nrrd.write(str(tmp_path / "a.nrrd"), values, header)
+    pixels = read_image(tmp_path / "a.nrrd").pixels
+    assert str(pixels.dtype) == f"torch.{values.dtype.name}"
+    np.testing.assert_array_equal(pixels[0].numpy(), values)
+
+
+def test_nrrd_without_directions_is_a_picture(tmp_path: Path) -> None:
+    for number, shape in enumerate(((2, 3), (2, 3, 1))):
+        nrrd.write(str(tmp_path / f"{number}.nrrd"), np.arange(6, dtype=np.uint8).reshape(shape))
+        source = read_image(tmp_path / f"{number}.nrrd")
+        assert (source.grid.shape, source.grid.affine) == ((2, 3), None)
+        assert source.pixels.tolist() == [[[0, 1, 2], [3, 4, 5]]]
+        assert source.pixels.dtype == torch.uint8
+
+
+def test_colour_nrrd_is_refused(tmp_path: Path) -> None:
+    header = {"space": "RAS", "space directions": np.vstack([np.full(3, np.nan), np.eye(3)]), "space origin": [0, 0, 0]}
+    nrrd.write(str(tmp_path / "a.nrrd"), np.zeros((3, 2, 2, 2), np.uint8), header)
+    with pytest.raises(DataError, match=r"\] a\.nrrd has 4 axes, of which 3 lie in space: write one without colour"):
+        read_image(tmp_path / "a.nrrd")
+
+
 def test_volumes_keep_grid_and_header(tmp_path: Path) -> None:
     affine = np.array([[0, -2.0, 0, 5], [0.5, 0, 0, -7], [0, 0, 3, 11], [0, 0, 0, 1]])
     values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
