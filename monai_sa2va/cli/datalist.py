@@ -50,7 +50,7 @@ def datalist(
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The JSON file to write; it is replaced if it is there.")
+        Path, typer.Option("--output", "-o", help="The .json file to write; it is replaced if it is there.")
     ],
     absent: Annotated[
         list[str] | None,
@@ -93,11 +93,13 @@ def datalist(
     from rich.console import Console
     from rich.progress import track
 
-    from monai_sa2va.data.make_datalist import make_datalist, write_datalist
+    from monai_sa2va.data.make_datalist import check_target, make_datalist, write_datalist
     from monai_sa2va.data.pairing import Pair
     from monai_sa2va.data.splits import DEFAULT_SPLIT, parse_split
     from monai_sa2va.errors import DatalistError
 
+    # before hours of reading
+    check_target(output)
     by_name = validation_groups is not None or test_groups is not None
     if split is not None and by_name:
         raise DatalistError("--split and named groups exclude each other; give one of them")

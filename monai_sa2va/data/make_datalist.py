@@ -16,22 +16,26 @@ import json
 import os
 import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_sa2va.data.checks import check_pair
 from monai_sa2va.data.datalist import SECTIONS, check_phrases, parse_prompts
-from monai_sa2va.data.headers import image_suffix, label_values, read_grid, read_label, same_grid
+from monai_sa2va.data.headers import image_suffix, label_values
+from monai_sa2va.data.leaks import leak_between_sections
 from monai_sa2va.data.pairing import LeftOut, Pair, pair_by_name
 from monai_sa2va.data.splits import DEFAULT_SPLIT, group_of, split_by_fraction, split_by_name
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, DatalistError, OutputError
 
-__all__ = ["MadeDatalist", "make_datalist", "parse_prompt_options", "write_datalist"]
+__all__ = ["MadeDatalist", "check_target", "make_datalist", "parse_prompt_options", "write_datalist"]
 
 _FOREGROUND = 0
+# 1, and white by the types that masks are stored as
+_FOREGROUND_VALUES = {1, 255, 32767, 65535}
 _NUMBERED = re.compile(r"\s*(\d+)\s*=(.*)", re.DOTALL)
 
 
@@ -139,7 +143,11 @@ def make_datalist(
         except DataError as error:
             left_out.append(LeftOut(pair.image, str(error.args[0])))
     if found:
-        phrases, warnings = _match_values(phrases, Counter(value for _, _, values in found for value in values))
+        masks_of: dict[int, list[Path]] = defaultdict(list)
+        for pair, _, values in found:
+            for value in values:
+                masks_of[value].append(pair.mask)
+        phrases, warnings = _match_values(phrases, masks_of)
     else:
         warnings = []
     entries: list[tuple[str, dict[str, Any]]] = []
@@ -162,17 +170,31 @@ def make_datalist(
         )
         for group, entry in entries:
             sections[section_of[group]].append(entry)
+        leak = leak_between_sections(section_of) if group_regex is None else None
+        if leak:
+            warnings.append(leak)
         for group in sorted(section_of):
             groups[section_of[group]].append(group)
     return MadeDatalist(sections, groups, sorted(left_out, key=lambda left: left.file), warnings)
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse to write a datalist over anything but JSON, as an image or mask.
+
+    Raises:
+        OutputError: when the name doesn't end in ``.json``.
+    """
+    if Path(path).suffix.lower() != ".json":
+        raise OutputError(f"datalist {path} can't be written: give its name the suffix .json")
 
 
 def write_datalist(path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
     """Write a datalist whole or not at all; the folder is made, and a file that is there replaced.
 
     Raises:
-        OutputError: when it can't be written.
+        OutputError: when its name doesn't end in ``.json``, or it can't be written.
     """
+    check_target(path)
     path = Path(path)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     try:
@@ -193,13 +215,8 @@ def write_datalist(path: str | os.PathLike[str], content: Mapping[str, Any]) -> 
 
 
 def _values(pair: Pair, binary: bool) -> list[int]:
-    """Values of the pair's mask, its grid and kind checked."""
-    image = read_grid(pair.image)
-    label, grid = read_label(pair.mask)
-    differs = same_grid(image, grid)
-    if differs:
-        raise DataError(f"mask {pair.mask.name} doesn't fit: {differs}")
-    values = label_values(label)
+    """Values of the pair's mask, both files checked."""
+    values = label_values(check_pair(pair.image, pair.mask))
     if values and values[0] < 0:
         raise DataError(f"mask {pair.mask.name} holds the negative value {values[0]}")
     if binary and len(values) > 1:
@@ -213,23 +230,27 @@ def _values(pair: Pair, binary: bool) -> list[int]:
 
 
 def _match_values(
-    phrases: Mapping[int, tuple[str, ...]], counts: Mapping[int, int]
+    phrases: Mapping[int, tuple[str, ...]], masks_of: Mapping[int, list[Path]]
 ) -> tuple[dict[int, tuple[str, ...]], list[str]]:
     """Prompts with the values that masks really hold, and warnings about values that nobody named."""
-    occurring = ", ".join(map(str, sorted(counts)[:20])) or "only 0"
     if _FOREGROUND in phrases:
-        if len(counts) > 1 and set(counts) != {1, 255}:
+        if len(masks_of) > 1 and not masks_of.keys() <= _FOREGROUND_VALUES:
+            # the rarest first, as one file may be the odd one
+            odd = sorted(masks_of, key=lambda value: (len(masks_of[value]), value))
+            listed = ", ".join(f"{value} in {masks_of[value][0].name}" for value in odd[:5])
             raise DatalistError(
-                f"masks hold different foreground values ({occurring}): this is a label map, number its prompts (1=...)"
+                f"masks hold different foreground values ({listed}{', ...' if len(odd) > 5 else ''}): of a label map "
+                "number the prompts (1=...), of binary masks correct the odd ones"
             )
-        return dict.fromkeys(counts or [1], phrases[_FOREGROUND]), []
+        return dict.fromkeys(masks_of or [1], phrases[_FOREGROUND]), []
+    occurring = ", ".join(map(str, sorted(masks_of)[:20])) or "only 0"
     for value, synonyms in phrases.items():
-        if value not in counts:
-            hint = "; leave out the number where masks are binary" if len(counts) == 1 and len(phrases) == 1 else ""
+        if value not in masks_of:
+            hint = "; leave out the number where masks are binary" if len(masks_of) == 1 and len(phrases) == 1 else ""
             raise DatalistError(f"prompt '{value}={synonyms[0]}' is in no mask; values there: {occurring}{hint}")
     return dict(phrases), [
-        f"label value {value} occurs in {counts[value]} mask(s) and no prompt names it"
-        for value in sorted(counts.keys() - phrases.keys())
+        f"label value {value} occurs in {len(masks_of[value])} mask(s) and no prompt names it"
+        for value in sorted(masks_of.keys() - phrases.keys())
     ]
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from monai_sa2va.cli.datalist import datalist
 from monai_sa2va.data.splits import split_by_fraction
-from monai_sa2va.errors import DatalistError
+from monai_sa2va.errors import DatalistError, OutputError
 
 app = typer.Typer()
 app.command()(datalist)
@@ -103,10 +103,27 @@ def test_values_without_a_name_are_warned_of(folder):
     pixels[0, :3] = (1, 2, 3)
     for mask in (folder / "masks").iterdir():
         Image.fromarray(pixels).save(mask)
-    result = run("-p", "1=vessels", "-p", "2=optic disc|optic nerve head")
+    result = run("-p", "1=vessels", "-p", "2=optic disc|optic nerve head", "--group-regex", r"(\d+)[LR]")
     assert result.exit_code == 0
     assert result.stderr == "warning: label value 3 occurs in 10 mask(s) and no prompt names it\n"
     assert result.stdout.endswith("; vessels in 10, optic disc in 10\n")
+
+
+def test_eyes_of_one_child_in_two_sections_are_warned_of(folder):
+    result = run("-p", "vessels")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: Image_0")
+    assert result.stderr.endswith("to keep them together give --group-regex '(\\d+)[LR]'\n")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["images/Image_01L.jpg", "masks/Image_01L_1stHO.PNG", "list", ".json"])
+def test_nothing_but_json_is_replaced(folder, target):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = CliRunner().invoke(app, ["images", "masks", "-p", "vessels", "-o", target])
+    assert isinstance(result.exception, OutputError)
+    assert f"datalist {target} can't be written: give its name the suffix .json" in str(result.exception)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_nothing_usable_writes_nothing(folder):

@@ -96,9 +96,48 @@ def test_a_name_alone_is_the_foreground_of_binary_masks(tmp_path, value):
     assert (made.left_out, made.warnings, len(made)) == ([], [], 2)
 
 
-def test_binary_masks_may_be_written_in_two_ways(tmp_path):
-    made = make(tmp_path, {"a": [1], "b": [255]}, "vessels")
-    assert shown(made) == {"a": ({"1": ["vessels"]}, []), "b": ({"255": ["vessels"]}, [])}
+def test_binary_masks_may_be_written_in_several_ways(tmp_path):
+    images, masks = folders(tmp_path, {"a": [1], "b": [255], "c": []})
+    white = np.zeros((4, 6), dtype=np.uint16)
+    white[0, 0] = 65535
+    Image.fromarray(white).save(masks / "c.png")
+    made = make_datalist(images, masks, ["vessels"], base_dir=tmp_path, **ALL_TRAINING)
+    assert shown(made) == {
+        "a": ({"1": ["vessels"]}, []),
+        "b": ({"255": ["vessels"]}, []),
+        "c": ({"65535": ["vessels"]}, []),
+    }
+    write_datalist(tmp_path / "d.json", made.sections)
+    load = Compose([LoadImaged(["image", "label"], ensure_channel_first=True), LabelToMasksd("label")])
+    assert [int(load(entry)["gt_masks"].sum()) for entry in load_datalist(tmp_path / "d.json")] == [1, 1, 1]
+
+
+def test_images_that_training_refuses_are_left_out(tmp_path):
+    images, masks = folders(tmp_path, {"a": [1], "palette": [1], "cmyk": [1], "holes": [1]})
+    (images / "palette.jpg").unlink()
+    Image.new("P", (6, 4)).save(images / "palette.png")
+    Image.new("CMYK", (6, 4)).save(images / "cmyk.jpg")
+    (images / "holes.jpg").unlink()
+    Image.fromarray(np.full((4, 6), np.nan, dtype=np.float32)).save(images / "holes.tif")
+    made = make_datalist(images, masks, ["vessels"], base_dir=tmp_path, **ALL_TRAINING)
+    assert list(shown(made)) == ["a"]
+    assert [left.reason.split(":")[0] for left in made.left_out] == [
+        "cmyk.jpg is a picture of mode CMYK, whose numbers are no brightness",
+        "holes.tif holds 24 value(s) that are NaN or infinite",
+        "palette.png is a picture of mode P, whose numbers are no brightness",
+    ]
+
+
+def test_both_eyes_of_a_child_in_two_sections_are_warned_of(tmp_path):
+    masks = {f"Image_{child:02d}{eye}": [255] for child in range(1, 11) for eye in "LR"}
+    made = make(tmp_path, masks, "vessels", split=(0.8, 0.1, 0.1))
+    assert len(made.warnings) == 1
+    assert made.warnings[0].endswith(r"to keep them together give --group-regex '(\d+)[LR]'")
+    for options in ({"group_regex": r"(\d+)[LR]", "split": (0.8, 0.1, 0.1)}, {"group_regex": r"(.+)"}, {}):
+        assert make(tmp_path, masks, "vessels", **options).warnings == []
+    # whoever names groups by hand may forget an eye, too
+    made = make(tmp_path, masks, "vessels", test_groups=["Image_03L"])
+    assert made.warnings[0].startswith("Image_03L (testing) and Image_03R (training) may be one patient's")
 
 
 def test_an_entry_has_the_prompts_that_its_mask_holds(tmp_path):
@@ -134,7 +173,16 @@ def test_an_empty_binary_mask_is_an_example_of_absence(tmp_path):
 @pytest.mark.parametrize(
     ("masks", "prompts", "message"),
     [
-        ({"a": [1], "b": [2]}, ["vessels"], r"different foreground values \(1, 2\): this is a label map"),
+        (
+            {"a": [1], "b": [2]},
+            ["vessels"],
+            r"different foreground values \(1 in a\.png, 2 in b\.png\): of a label map",
+        ),
+        (
+            {"a": [255], "b": [255], "c": [128]},
+            ["vessels"],
+            r"values \(128 in c\.png, 255 in a\.png\): .* the odd ones",
+        ),
         ({"a": [1, 3]}, ["1=vessels", "2=disc"], "prompt '2=disc' is in no mask; values there: 1, 3$"),
         ({"a": [255]}, ["1=vessels"], "is in no mask; values there: 255; leave out the number where masks are binary"),
         ({"a": []}, ["1=vessels"], "is in no mask; values there: only 0"),
@@ -289,6 +337,8 @@ def test_a_datalist_is_written_whole_or_not_at_all(tmp_path):
         write_datalist(path, {"training": [object()]})
     assert [file.name for file in path.parent.iterdir()] == ["d.json"]
     assert path.stat().st_mode & 0o777 == 0o644
+    with pytest.raises(OutputError, match=r"datalist .*d\.png can't be written: give its name the suffix \.json"):
+        write_datalist(path.with_name("d.png"), {})
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(OutputError, match=r"datalist .*folder\.json can't be written: Is a directory"):
         write_datalist(tmp_path / "folder.json", {})
