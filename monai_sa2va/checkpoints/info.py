@@ -1,0 +1,107 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""What a checkpoint says beside its weights: the network's configuration, and how its images were prepared."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.errors import CheckpointError
+
+__all__ = ["INFO_KEY", "ModelInfo", "read_info", "stored"]
+
+INFO_KEY = "info"
+"""Where a checkpoint holds its information: a key beside ``"model"``, or the JSON of a safetensors file's metadata."""
+
+
+class ModelInfo:
+    """Information that MONAI's ``CheckpointSaver`` writes beside the weights, under ``"info"`` of its ``save_dict``.
+
+    Args:
+        config: of the network.
+        **preprocessing: plain values that decide what the network sees, such as ``window="auto"``.
+
+    Example:
+        >>> ModelInfo(get_preset("tiny"), window="abdomen").state_dict()["window"]
+        'abdomen'
+    """
+
+    def __init__(self, config: Sa2VAConfig, **preprocessing: Any) -> None:
+        self._state = {"config": config.to_dict(), **preprocessing}
+
+    def state_dict(self) -> dict[str, Any]:
+        """``config``, nested plain values, and what else was given."""
+        return dict(self._state)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Check that a run goes on as it began; nothing is taken over.
+
+        Raises:
+            CheckpointError: naming the values that differ.
+        """
+        odd = sorted(key for key in self._state.keys() & state.keys() if self._state[key] != state[key])
+        if odd:
+            raise CheckpointError(
+                f"the checkpoint was trained with another {' and '.join(odd)}: go on with the same, or start anew"
+            )
+
+
+def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a checkpoint says of itself; empty where it holds weights alone.
+
+    Args:
+        path: as for :func:`~monai_sa2va.checkpoints.load.read_weights`.
+
+    Raises:
+        CheckpointError: when the file is missing or can't be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+    try:
+        if path.suffix.lower() == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                info = json.loads((file.metadata() or {}).get(INFO_KEY, "{}"))
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            info = content.get(INFO_KEY, {}) if isinstance(content, Mapping) else {}
+    # torch has no error class of its own for damaged files
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path.name} can't be read as a checkpoint: it is damaged, or none") from error
+    if not isinstance(info, Mapping):
+        raise CheckpointError(f"{path.name} holds a {type(info).__name__} under {INFO_KEY!r}; a dictionary is expected")
+    return dict(info)
+
+
+def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:
+    """A value that a checkpoint holds of itself, for use in a configuration.
+
+    Args:
+        path: of the checkpoint. Where there is none yet, as when a network is only looked at, ``default`` holds;
+            loading its weights says what is missing.
+        key: ``"config"``, ``"window"`` or ``"axis"``.
+        default: for a checkpoint that doesn't say.
+
+    Raises:
+        CheckpointError: when the file can't be read.
+    """
+    return read_info(path).get(key, default) if Path(path).is_file() else default
