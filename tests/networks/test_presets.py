@@ -41,7 +41,7 @@ def _meta(name: str) -> Sa2VA:
         return Sa2VA(name)
 
 
-@pytest.mark.parametrize(("name", "limit", "side"), [("tiny", 6e6, 256), ("small", 30e6, 512)])
+@pytest.mark.parametrize(("name", "limit", "side"), [("tiny", 6e6, 192), ("small", 30e6, 512)])
 def test_small_presets_stay_small(name: str, limit: float, side: int) -> None:
     network = Sa2VA(name, seed=0)
     assert sum(p.numel() for p in network.parameters()) <= limit
