@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from monai_sa2va.errors import ConfigError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_prompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.geometry import PlaneGeometry
-from monai_sa2va.transforms.intensity import WINDOWS, Window
+from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.rgb import ToRGB
 from monai_sa2va.transforms.stacks import StackPlanes
 
-__all__ = ["Segmentation", "Segmenter", "as_window"]
+__all__ = ["Segmentation", "Segmenter"]
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -46,8 +46,9 @@ class Segmentation:
     """Masks of the objects that prompts asked for, with what is needed to write them.
 
     Attributes:
-        masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: axial slices in the source's own
-            order, rows to posterior and columns to the patient's left.
+        masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: slices in the source's own order,
+            displayed as :class:`~monai_sa2va.transforms.planes.ToPlane` does, axial ones with rows to posterior and
+            columns to the patient's left.
         labels: name of each object.
         text: the answers, one a line.
         scores: (objects,) float32, 0 to 1: presence; of a volume the largest of its slices.
@@ -95,13 +96,15 @@ class Segmenter:
         network: with its weights.
         device: where it runs; by default a CUDA device where there is one, else the CPU.
         amp: autocast to bfloat16; ``None`` is on for CUDA and off elsewhere. Not with ``inferer``, which has its own.
-        window: how grey values become 0 to 255: ``"auto"``, ``"dtype"``, ``"percentile"``, the name of a CT window in
-            :data:`~monai_sa2va.transforms.intensity.WINDOWS`, the arguments of a
-            :class:`~monai_sa2va.transforms.intensity.Window`, or one. Percentiles are those of the whole volume.
+        window: how grey values become 0 to 255, as :func:`~monai_sa2va.transforms.intensity.as_window` takes it.
+            Percentiles are those of the whole volume.
         inferer: applies the network to one picture.
+        axis: how volumes are sliced: ``"auto"`` (the plane in which each was taken, see
+            :func:`~monai_sa2va.transforms.geometry.slice_plane`), ``"axial"``, ``"coronal"``, ``"sagittal"``, or the
+            number (-3 to 2) of a source axis.
 
     Raises:
-        ConfigError: when the device or the window can't be used, or ``amp`` and ``inferer`` are both given.
+        ConfigError: when the device, the window or the axis can't be used, or ``amp`` and ``inferer`` are both given.
 
     Example:
         >>> segmenter = Segmenter(Sa2VA("tiny", seed=0), device="cpu")
@@ -116,12 +119,13 @@ class Segmenter:
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window = "auto",
         inferer: ImageInferer | None = None,
+        axis: int | str = "auto",
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
         self.device = _device(device)
         self.network = network.to(self.device).eval()
-        self.window = as_window(window)
+        self.window, self.stack = as_window(window), StackPlanes(axis)
         self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
 
     @classmethod
@@ -133,6 +137,7 @@ class Segmenter:
         device: torch.device | str | None = None,
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window = "auto",
+        axis: int | str = "auto",
         **overrides: Any,
     ) -> Segmenter:
         """Build the network of a bundle's ``configs/inference.json`` and load its weights.
@@ -140,9 +145,10 @@ class Segmenter:
         Args:
             dir: the bundle's folder, looked for as :func:`~monai_sa2va.bundles.find_bundle` does.
             checkpoint: file of weights in place of the config's ``checkpoint``.
-            device: as for :class:`Segmenter`, like the next two.
+            device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255.
+            axis: how volumes are sliced.
             **overrides: values for other ids of the config, e.g. ``network_def={...}``.
 
         Raises:
@@ -165,7 +171,7 @@ class Segmenter:
             raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
         named = Path(parser.get_parsed_content("checkpoint") if checkpoint is None else checkpoint)
         load_weights(network, named if checkpoint is not None else bundle / named)
-        return cls(network, device=target, amp=amp, window=window)
+        return cls(network, device=target, amp=amp, window=window, axis=axis)
 
     def segment(
         self, image: Any, prompts: str | Sequence[str], progress: Callable[[int, int], None] | None = None
@@ -197,10 +203,9 @@ class Segmenter:
 
     def _planes(self, source: SourceImage) -> MetaTensor:
         """(D, C, H, W) float32 with values 0 to 255, C 1 or 3."""
-        pixels = source.pixels
-        # alpha is dropped first, so that no percentile counts it; grey gets its three channels slice by slice
-        colour = ToRGB()(pixels) if len(pixels) > 1 else pixels
-        planes: MetaTensor = StackPlanes()(self.window(colour))
+        windowed = self.window(source.pixels)
+        # alpha is dropped; grey gets its three channels slice by slice
+        planes: MetaTensor = self.stack(ToRGB()(windowed) if len(windowed) > 1 else windowed)
         return planes
 
     def _join(
@@ -208,7 +213,7 @@ class Segmenter:
     ) -> Segmentation:
         masks = np.stack([result.masks.numpy() for result in results], axis=1)
         first, volume = results[0], source.pixels.ndim == 4
-        geometry = _geometry(source)
+        geometry = self.stack.geometry(source.pixels)
         shown = int(masks.sum(axis=(0, 2, 3)).argmax()) if masks.any() else len(results) // 2
         colour = _colour(planes[shown]).round().clamp(0, 255).to(torch.uint8)
         return Segmentation(
@@ -229,26 +234,6 @@ class Segmenter:
         )
 
 
-def as_window(window: str | Mapping[str, Any] | Window) -> Window:
-    """A :class:`~monai_sa2va.transforms.intensity.Window` from its kind, a preset's name, or its arguments.
-
-    Raises:
-        ConfigError: when there is none of that name, or the arguments can't be used.
-    """
-    if isinstance(window, Window):
-        return window
-    if isinstance(window, Mapping):
-        try:
-            return Window(**window)
-        except TypeError as error:
-            raise ConfigError(f"window has arguments that Window doesn't take: {error}") from error
-    if window in WINDOWS:
-        return Window("hu", preset=window)
-    if window in ("auto", "dtype", "percentile"):
-        return Window(window)
-    raise ConfigError(f"window is {window!r}; allowed: auto, dtype, percentile, {', '.join(WINDOWS)}")
-
-
 def _device(device: torch.device | str | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -264,15 +249,6 @@ def _device(device: torch.device | str | None) -> torch.device:
 def _colour(plane: torch.Tensor) -> torch.Tensor:
     plain = plane.as_tensor() if isinstance(plane, MetaTensor) else plane
     return plain.expand(3, -1, -1)
-
-
-def _geometry(source: SourceImage) -> PlaneGeometry:
-    """The geometry by which StackPlanes stacked the source's planes."""
-    if source.pixels.ndim == 3 or source.grid.affine is None:
-        return PlaneGeometry.of_picture(source.pixels.shape[1:])
-    found = PlaneGeometry.of_volume(source.pixels.shape[1:], source.grid.affine, "axial")
-    # slices are counted as the source counts them
-    return replace(found, flips=(False, *found.flips[1:]))
 
 
 def _mask_affine(source: SourceImage, geometry: PlaneGeometry) -> np.ndarray | None:

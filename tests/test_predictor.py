@@ -30,10 +30,10 @@ from PIL import Image
 
 from monai_sa2va import Segmenter as ExportedSegmenter
 from monai_sa2va.errors import CheckpointError, ConfigError, DataError, PromptError
-from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.inferers.image import ImageInferer, ImageResult
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
-from monai_sa2va.predictor import Segmentation, Segmenter, as_window
+from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import Window
 from monai_sa2va.transforms.planes import ToPlane
 
@@ -188,14 +188,53 @@ def test_sixteen_bits_and_windows(segmenter: Segmenter, tmp_path: Path) -> None:
     assert dark.picture.max() == round(int(deep.max()) / 257)
 
 
-def test_windows_are_named_or_given() -> None:
-    assert as_window("lung").lower == -1350
-    assert as_window({"kind": "hu", "center": 0, "width": 10}).upper == 5
-    window = Window("dtype")
-    assert as_window(window) is window
-    for bad in ("lungs", "hu", {"widht": 3}):
-        with pytest.raises(ConfigError):
-            as_window(bad)
+class _Marks(ImageInferer):
+    """Masks where a picture is brighter than half."""
+
+    def __call__(self, inputs: Any, *_: Any) -> ImageResult:
+        masks, one = torch.as_tensor(inputs)[:1] > 127, torch.ones(1)
+        return ImageResult(masks, ["bright"], [0], one, one, ["Sure."], [["bright"]])
+
+
+@given(
+    code=st.sampled_from(CODES),
+    axis=st.sampled_from(["auto", "axial", "coronal", "sagittal", 0, -1]),
+    shape=st.tuples(*[st.integers(1, 5)] * 3),
+    thick=st.integers(0, 2),
+    seed=st.integers(0, 99),
+)
+def test_masks_go_back_along_any_axis(
+    segmenter: Segmenter, code: str, axis: int | str, shape: tuple[int, int, int], thick: int, seed: int
+) -> None:
+    values = np.random.default_rng(seed).integers(0, 2, shape).astype(np.uint8) * 255
+    affine = _affine(code, shape)
+    affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
+    affine[:3, thick] *= 3
+    image = MetaTensor(torch.from_numpy(values)[None], affine=torch.as_tensor(affine))
+    found = Segmenter(segmenter.network, device="cpu", inferer=_Marks(), axis=axis).segment(image, "bright")
+    np.testing.assert_array_equal(found.on_source_grid()[0], values > 127)
+    if axis == "auto" and min(shape) > 1:
+        assert found.masks.shape[1] == shape[thick]
+    # and their affine places them where they are
+    assert found.affine is not None
+    for mask in np.argwhere(found.masks[0])[:5]:
+        d, h, w = mask
+        ras = found.affine @ [w, h, d, 1] * [-1, -1, 1, 1]
+        assert values[tuple(np.rint(np.linalg.inv(affine) @ ras)[:3].astype(int))] == 255
+
+
+def test_a_radiograph_is_one_plane_and_sagittal_slices_are_whole(segmenter: Segmenter, tmp_path: Path) -> None:
+    coronal = np.array([[-0.2, 0, 0, 0], [0, 0, 1, 0], [0, 0.2, 0, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.ones((30, 26, 1), np.int16), coronal), tmp_path / "xray.nii.gz")
+    sagittal = np.array([[0, 0, 4.0, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(np.ones((16, 14, 7), np.int16), sagittal), tmp_path / "mr.nii.gz")
+    marks = Segmenter(segmenter.network, device="cpu", inferer=_Marks())
+    xray = marks.segment(tmp_path / "xray.nii.gz", "bright")
+    assert (xray.masks.shape, xray.slice_index) == ((1, 1, 26, 30), 0)
+    assert xray.on_source_grid().shape == (1, 30, 26, 1)
+    assert marks.segment(tmp_path / "mr.nii.gz", "bright").masks.shape == (1, 7, 14, 16)
+    axial = Segmenter(segmenter.network, device="cpu", inferer=_Marks(), axis="axial")
+    assert axial.segment(tmp_path / "mr.nii.gz", "bright").masks.shape == (1, 14, 16, 7)
 
 
 def test_a_plane_of_nifti_keeps_its_place(segmenter: Segmenter, tmp_path: Path) -> None:
@@ -231,6 +270,8 @@ def test_bad_arguments() -> None:
         Segmenter(network, device="cpu", amp=True, inferer=ImageInferer())
     with pytest.raises(ConfigError, match="window is 'x'"):
         Segmenter(network, device="cpu", window="x")
+    with pytest.raises(ConfigError, match="axis is 'x'; allowed: auto, axial, coronal, sagittal, or a source axis"):
+        Segmenter(network, device="cpu", axis="x")
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="device is 'cuda', but 0 CUDA devices"):
             Segmenter(network, device="cuda")

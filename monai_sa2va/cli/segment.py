@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmenter
     from monai_sa2va.writers.results import ResultWriter
 
-__all__ = ["Device", "segment"]
+__all__ = ["Axis", "Device", "segment"]
+
+
+class Axis(str, Enum):
+    """What ``--axis`` takes."""
+
+    AUTO = "auto"
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
 
 
 class Device(str, Enum):
@@ -63,8 +72,15 @@ def segment(
         str, typer.Option("--format", help="Of the masks, separated by commas; png is for pictures only.")
     ] = "png,nifti",
     window: Annotated[
-        str, typer.Option(help="How grey values are shown: auto, dtype, percentile, or a CT window such as lung.")
+        str,
+        typer.Option(
+            help="How grey values are shown: auto, dtype, percentile, a CT window such as lung, or JSON such as "
+            '\'{"kind": "hu", "center": 40, "width": 400}\' or \'{"nonfinite": "lower"}\'.'
+        ),
     ] = "auto",
+    axis: Annotated[
+        Axis, typer.Option(help="How volumes are sliced; auto takes the plane in which each was taken.")
+    ] = Axis.AUTO,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
 ) -> None:
@@ -84,6 +100,7 @@ def segment(
         checkpoint=checkpoint,
         device=None if device is Device.AUTO else device.value,
         window=window,
+        axis=axis.value,
     )
     try:
         _run(segmenter, writer, images, prompts)

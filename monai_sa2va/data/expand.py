@@ -15,32 +15,42 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 
-__all__ = ["ask_for", "askable", "one_prompt_each"]
+if TYPE_CHECKING:
+    from monai.data import Dataset
+
+__all__ = ["OnePromptEach", "ask_for", "askable"]
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def one_prompt_each(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Repeat each entry once a prompt, with that prompt alone.
+class OnePromptEach(Sequence[dict[str, Any]]):
+    """The items of a dataset once a prompt, with that prompt alone and without absent phrases.
 
     In one conversation a later answer sees the earlier ones. A user asks for one structure at a time, and so should a
-    validation.
+    validation. An item is fetched from the dataset when it is asked for, so that one that is cached there is held once,
+    however many prompts it has.
 
     Args:
-        entries: of a datalist, as :func:`~monai_sa2va.data.datalist.load_datalist` gives them.
-
-    Returns:
-        Entries with one prompt each, and without absent phrases.
+        dataset: MONAI's, whose ``data`` are the entries of a datalist, and whose transform leaves their prompts alone.
     """
-    return [
-        {**{key: value for key, value in entry.items() if key != Keys.ABSENT}, Keys.PROMPTS: {key: phrases}}
-        for entry in entries
-        for key, phrases in entry[Keys.PROMPTS].items()
-    ]
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self._asked = [(number, key) for number, entry in enumerate(dataset.data) for key in entry[Keys.PROMPTS]]
+
+    def __len__(self) -> int:
+        """Number of prompts of all items."""
+        return len(self._asked)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The item that the prompt of this number belongs to."""
+        number, asked = self._asked[index]
+        item = {key: value for key, value in self.dataset[number].items() if key != Keys.ABSENT}
+        return {**item, Keys.PROMPTS: {asked: item[Keys.PROMPTS][asked]}}
 
 
 def askable(entries: Sequence[Mapping[str, Any]], include_absent: bool = False) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImage
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys, convert_to_tensor
 from PIL import Image
@@ -162,7 +162,8 @@ def _read_file(path: Path) -> SourceImage:
 
 
 def _read_by_monai(path: Path, suffix: str) -> MetaTensor:
-    reader = "NibabelReader" if suffix in (".nii", ".nii.gz") else "PILReader"
+    # a mapped file could not be written to, of which torch warns
+    reader = NibabelReader(mmap=False) if suffix in (".nii", ".nii.gz") else PILReader()
     pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
     return pixels
 

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def expand_slices(
-    entries: Iterable[Mapping[str, Any]], axis: int | str = "axial", keep: str = "labelled", every: int = 1
+    entries: Iterable[Mapping[str, Any]], axis: int | str = "auto", keep: str = "labelled", every: int = 1
 ) -> list[dict[str, Any]]:
     """Replace each volume's entry by entries of its slices; pictures' entries stay as they are.
 
@@ -41,7 +41,9 @@ def expand_slices(
 
     Args:
         entries: as :func:`~monai_sa2va.data.datalist.load_datalist` gives them, each with at most one label file.
-        axis: ``"axial"``, ``"coronal"``, ``"sagittal"``, or the number (-3 to 2) of a source axis.
+        axis: ``"auto"`` (the plane in which each volume was taken, see
+            :func:`~monai_sa2va.transforms.geometry.slice_plane`), ``"axial"``, ``"coronal"``, ``"sagittal"``, or the
+            number (-3 to 2) of a source axis.
         keep: ``"labelled"``: slices with a voxel of a prompted value; ``"all"``, for which entries need no label.
         every: only each so many-th of the slices kept, from the first on.
 

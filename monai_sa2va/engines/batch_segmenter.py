@@ -56,11 +56,12 @@ class BatchSegmenter(Evaluator):
         overwrite: whether results of an earlier run may be replaced.
         val_handlers: MONAI or Ignite handlers.
         amp: autocast to bfloat16.
-        window: as for :class:`~monai_sa2va.predictor.Segmenter`.
+        window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
+        axis: how volumes are sliced.
 
     Raises:
         PromptError: when a prompt is empty or too long.
-        ConfigError: when a format, the device or the window can't be used.
+        ConfigError: when a format, the device, the window or the axis can't be used.
         OutputError: when ``output_dir`` can't be written to.
     """
 
@@ -77,10 +78,11 @@ class BatchSegmenter(Evaluator):
         val_handlers: Sequence[Any] | None = None,
         amp: bool = False,
         window: str | Mapping[str, Any] | Window = "auto",
+        axis: int | str = "auto",
     ) -> None:
         self.prompts = check_prompts(prompts)
         self.network, self.inferer = network, inferer
-        self.segmenter = Segmenter(network, device, window=window, inferer=inferer)
+        self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
         self._output = (output_dir, tuple(formats), overwrite)
         self.writer = ResultWriter(*self._output)
         super().__init__(

@@ -22,7 +22,7 @@ import torch
 
 from monai_sa2va.errors import ConfigError, DataError
 
-__all__ = ["PLANES", "PlaneGeometry"]
+__all__ = ["AXES", "PLANES", "PlaneGeometry", "check_axis", "slice_plane"]
 
 PLANES: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     "axial": ((2, 1), (1, 1), (0, 1)),
@@ -36,7 +36,61 @@ Coronal: rows go to inferior, columns to left. Sagittal: rows go to inferior, co
 towards left, posterior, superior ("LPS order").
 """
 
+AXES: tuple[str, ...] = ("auto", *PLANES)
+"""Names that ``axis`` may have; the number (-3 to 2) of a source axis will do as well."""
+
 _NORMALS = ("sagittal", "coronal", "axial")
+_THICKER = 1.5
+
+
+def check_axis(axis: int | str) -> int | str:
+    """The axis as given.
+
+    Raises:
+        ConfigError: when it is none of `AXES` and no number from -3 to 2.
+    """
+    if axis in AXES or (isinstance(axis, int) and -3 <= axis < 3):
+        return axis
+    raise ConfigError(f"axis is {axis!r}; allowed: {', '.join(AXES)}, or a source axis from -3 to 2")
+
+
+def slice_plane(shape: Sequence[int], affine: np.ndarray, axis: int | str = "auto") -> str:
+    """The plane in which a volume is looked at: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+
+    ``"auto"`` finds the plane in which the volume was taken: across the one axis that has a single voxel; else across
+    the axis whose voxels are at least 1.5 times as long as along both others; else axial.
+
+    Args:
+        shape: voxels along x, y, z.
+        affine: (4, 4), index -> RAS in mm; an oblique one counts as its closest axes.
+        axis: ``"auto"``, a plane, or the number (-3 to 2) of the source axis that slices are counted along.
+
+    Raises:
+        ConfigError: when ``axis`` is none of these.
+        DataError: when the affine tells no orientation.
+    """
+    closest, axis = _closest_axes(affine), check_axis(axis)
+    if axis == "auto":
+        single = [number for number, voxels in enumerate(shape) if voxels == 1]
+        spacing = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+        longest = int(spacing.argmax())
+        if len(single) == 1:
+            axis = single[0]
+        # rounded, as header and reader may differ in the last digits of a spacing
+        elif round(float(spacing[longest] / np.delete(spacing, longest).max()), 3) >= _THICKER:
+            axis = longest
+        else:
+            axis = "axial"
+    return _NORMALS[int(closest[axis, 0])] if isinstance(axis, int) else axis
+
+
+def _closest_axes(affine: np.ndarray) -> np.ndarray:
+    """For each source axis the closest world axis (LPS) and the direction along it."""
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
+    closest: np.ndarray = nib.io_orientation(lps) if np.isfinite(lps).all() else np.full((3, 2), np.nan)
+    if not np.isfinite(closest).all():
+        raise DataError("the affine is singular or not finite and tells no orientation; write a valid one")
+    return closest
 
 
 @dataclass(frozen=True)
@@ -54,30 +108,22 @@ class PlaneGeometry:
     flips: tuple[bool, bool, bool]
 
     @classmethod
-    def of_volume(cls, shape: Sequence[int], affine: np.ndarray, axis: int | str) -> PlaneGeometry:
+    def of_volume(cls, shape: Sequence[int], affine: np.ndarray, axis: int | str = "auto") -> PlaneGeometry:
         """The planes of a volume, in radiological display.
 
         Args:
             shape: voxels along x, y, z.
             affine: (4, 4), index -> RAS in mm; an oblique one counts as its closest axes.
-            axis: ``"axial"``, ``"coronal"``, ``"sagittal"``, or the number (-3 to 2) of the source axis that slices
-                are counted along, displayed as the plane it is closest to.
+            axis: as :func:`slice_plane` takes it; slices along a source axis are displayed as the plane it is closest
+                to.
 
         Raises:
             ConfigError: when ``axis`` is none of these.
             DataError: when the affine tells no orientation.
         """
-        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.asarray(affine, dtype=np.float64)
-        # io_orientation: for each source axis the closest world axis and the direction along it
-        closest = nib.io_orientation(lps) if np.isfinite(lps).all() else np.full((3, 2), np.nan)
-        if not np.isfinite(closest).all():
-            raise DataError("the affine is singular or not finite and tells no orientation; write a valid one")
-        if isinstance(axis, int) and -3 <= axis < 3:
-            axis = _NORMALS[int(closest[axis, 0])]
-        if axis not in PLANES:
-            raise ConfigError(f"axis is {axis!r}; allowed: {', '.join(PLANES)}, or a source axis from -3 to 2")
+        closest = _closest_axes(affine)
         order, flips = [], []
-        for world_axis, direction in PLANES[str(axis)]:
+        for world_axis, direction in PLANES[slice_plane(shape, affine, axis)]:
             source = int(np.flatnonzero(closest[:, 0] == world_axis)[0])
             order.append(source)
             flips.append(bool(closest[source, 1] != direction))

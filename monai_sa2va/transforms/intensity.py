@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -24,9 +25,9 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 from monai_sa2va.errors import ConfigError, DataError
-from monai_sa2va.transforms.source import integer_maximum, picture_mode, source_name
+from monai_sa2va.transforms.source import integer_maximum, may_have_alpha, picture_mode, source_name
 
-__all__ = ["WINDOWS", "Window", "WindowD", "WindowDict", "Windowd"]
+__all__ = ["WINDOWS", "Window", "WindowD", "WindowDict", "Windowd", "as_window"]
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "abdomen": (40.0, 400.0),
@@ -57,9 +58,9 @@ class Window(Transform):
     Args:
         kind: where lower and upper come from. ``"range"``: as given, in the image's own units. ``"hu"``: as given, by
             ``center`` and ``width``, or by ``preset``, in Hounsfield units. ``"percentile"``: percentiles of the
-            image's finite values, all channels together, 0.5 and 99.5 by default. ``"dtype"``: the whole range of the
-            unsigned integers that the file stores: 8-bit values stay as they are, 16-bit ones are divided by 257, bits
-            multiplied by 255. ``"auto"``: ``"dtype"`` where the file stores bits or 8-bit integers, else
+            image's finite values, all channels but alpha together, 0.5 and 99.5 by default. ``"dtype"``: the whole
+            range of the unsigned integers that the file stores: 8-bit values stay as they are, 16-bit ones are divided
+            by 257, bits multiplied by 255. ``"auto"``: ``"dtype"`` where the file stores bits or 8-bit integers, else
             ``"percentile"``; decided by the type of data alone, never by its values.
         lower: what becomes 0: a value, or for ``"percentile"`` a percentile (0 to 100).
         upper: what becomes 255, likewise.
@@ -136,14 +137,15 @@ class Window(Transform):
             count = int((~finite).sum())
             if self.nonfinite == "error" or not bool(finite.any()):
                 raise DataError(
-                    f"{source_name(image, name)} has {count} values that are NaN or infinite; repair the file, or give "
-                    "Window nonfinite='lower' to make them 0"
+                    f"{source_name(image, name)} has {count} values that are NaN or infinite; repair the file, or make "
+                    'them 0 by the window {"nonfinite": "lower"}'
                 )
         lower, upper = self._ends(image, values, finite, name)
         if lower == upper:
             return torch.zeros_like(values)
-        scaled = ((values.to(torch.float64) - lower) * (255.0 / (upper - lower))).clamp(0.0, 255.0)
-        return torch.where(finite, scaled, 0.0).to(torch.float32)
+        # in place: a float64 copy of a volume is large enough once
+        scaled = values.to(torch.float64, copy=True).sub_(lower).mul_(255.0 / (upper - lower)).clamp_(0.0, 255.0)
+        return scaled.masked_fill_(~finite, 0.0).to(torch.float32)
 
     def _ends(self, image: Any, values: torch.Tensor, finite: torch.Tensor, name: Hashable) -> tuple[float, float]:
         kind = self.kind
@@ -163,10 +165,43 @@ class Window(Transform):
                 )
             return 0.0, float(maximum)
         if kind == "percentile":
-            known = values[finite].detach().cpu().numpy()
+            grey = slice(-1) if values.ndim > 2 and len(values) in (2, 4) and may_have_alpha(image) else slice(None)
+            known = values[grey][finite[grey]].detach().cpu().numpy()
             low, high = np.percentile(np.asarray(known), [self.lower, self.upper])
             return float(low), float(high)
         return self.lower, self.upper
+
+
+def as_window(window: str | Mapping[str, Any] | Window) -> Window:
+    """A :class:`Window` from what a configuration or a command line says.
+
+    Args:
+        window: ``"auto"``, ``"dtype"``, ``"percentile"``, the name of a CT window in `WINDOWS`, the arguments of a
+            :class:`Window` as a mapping or as JSON text, e.g. ``'{"kind": "hu", "center": 40, "width": 400}'``, or one.
+
+    Raises:
+        ConfigError: when there is none of that name, or the arguments can't be used.
+    """
+    if isinstance(window, Window):
+        return window
+    if isinstance(window, str) and window.lstrip().startswith("{"):
+        try:
+            window = dict(json.loads(window))
+        except ValueError as error:
+            raise ConfigError(f"window is {window!r}, which is no JSON: {error}") from error
+    if isinstance(window, Mapping):
+        try:
+            return Window(**window)
+        except TypeError as error:
+            raise ConfigError(f"window has arguments that Window doesn't take: {error}") from error
+    if window in WINDOWS:
+        return Window("hu", preset=window)
+    if window in ("auto", "dtype", "percentile"):
+        return Window(window)
+    raise ConfigError(
+        f"window is {window!r}; allowed: auto, dtype, percentile, {', '.join(WINDOWS)}, or arguments such as "
+        '{"kind": "hu", "center": 40, "width": 400}'
+    )
 
 
 class Windowd(MapTransform):
@@ -174,30 +209,18 @@ class Windowd(MapTransform):
 
     Args:
         keys: of the images.
-        kind: as for :class:`Window`, like all that follow.
-        lower: what becomes 0.
-        upper: what becomes 255.
-        center: centre of the window.
-        width: width of the window.
-        preset: one of `WINDOWS`.
-        nonfinite: ``"error"`` or ``"lower"``.
+        window: as :func:`as_window` takes it.
         allow_missing_keys: whether keys may be missing.
+
+    Raises:
+        ConfigError: when the window can't be used.
     """
 
     def __init__(
-        self,
-        keys: KeysCollection,
-        kind: str = "auto",
-        lower: float | None = None,
-        upper: float | None = None,
-        center: float | None = None,
-        width: float | None = None,
-        preset: str | None = None,
-        nonfinite: str = "error",
-        allow_missing_keys: bool = False,
+        self, keys: KeysCollection, window: str | Mapping[str, Any] | Window = "auto", allow_missing_keys: bool = False
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.window = Window(kind, lower, upper, center, width, preset, nonfinite)
+        self.window = as_window(window)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Apply the window to every key."""

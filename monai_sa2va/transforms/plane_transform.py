@@ -21,8 +21,8 @@ from monai.data import MetaTensor, get_track_meta
 from monai.transforms import InvertibleTransform
 from monai.utils import TraceKeys, convert_to_tensor
 
-from monai_sa2va.errors import ConfigError, DataError
-from monai_sa2va.transforms.geometry import PLANES, PlaneGeometry
+from monai_sa2va.errors import DataError
+from monai_sa2va.transforms.geometry import PlaneGeometry, check_axis
 from monai_sa2va.transforms.source import grid_of, source_name
 
 __all__ = ["PlaneTransform", "plain"]
@@ -32,16 +32,14 @@ class PlaneTransform(InvertibleTransform):
     """Base of the invertible transforms from an image to planes of it.
 
     Args:
-        axis: ``"axial"``, ``"coronal"``, ``"sagittal"``, or a source axis from -3 to 2.
+        axis: ``"auto"``, ``"axial"``, ``"coronal"``, ``"sagittal"``, or a source axis from -3 to 2.
 
     Raises:
         ConfigError: when ``axis`` is none of these.
     """
 
-    def __init__(self, axis: int | str = "axial") -> None:
-        if axis not in PLANES and not (isinstance(axis, int) and -3 <= axis < 3):
-            raise ConfigError(f"axis is {axis!r}; allowed: {', '.join(PLANES)}, or a source axis from -3 to 2")
-        self.axis = axis
+    def __init__(self, axis: int | str = "auto") -> None:
+        self.axis = check_axis(axis)
 
     def _geometry(self, image: Any, name: Hashable) -> PlaneGeometry:
         if image.ndim == 3:

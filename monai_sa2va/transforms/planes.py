@@ -24,6 +24,7 @@ from monai.transforms import InvertibleTransform, MapTransform
 from monai_sa2va.data.headers import same_grid
 from monai_sa2va.enums import Sa2VAKeys
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.transforms.geometry import slice_plane
 from monai_sa2va.transforms.plane_transform import PlaneTransform, plain
 from monai_sa2va.transforms.source import grid_of, source_name
 
@@ -40,8 +41,10 @@ class ToPlane(PlaneTransform):
     volume (N, X, Y, Z) that is 0 but for that slice, in the source's own orientation and with its affine.
 
     Args:
-        axis: ``"axial"``, ``"coronal"``, ``"sagittal"``, or the number (-3 to 2) of the source axis that slices are
-            counted along; it is displayed as the anatomical plane it is closest to. Pictures don't need it.
+        axis: ``"auto"`` (the plane in which the volume was taken, see
+            :func:`~monai_sa2va.transforms.geometry.slice_plane`), ``"axial"``, ``"coronal"``, ``"sagittal"``, or the
+            number (-3 to 2) of the source axis that slices are counted along; it is displayed as the anatomical plane
+            it is closest to. Pictures don't need it.
         index: of the slice, counted from 0 in LPS order (towards left, posterior, superior); ``"middle"``
             (``depth // 2``); ``"largest"``, the slice in which most voxels of the reference are not 0, the first of
             equals and the middle one of an empty reference; or ``None`` where a volume may have one slice only.
@@ -50,7 +53,7 @@ class ToPlane(PlaneTransform):
         ConfigError: when an argument is none of these.
     """
 
-    def __init__(self, axis: int | str = "axial", index: int | str | None = None) -> None:
+    def __init__(self, axis: int | str = "auto", index: int | str | None = None) -> None:
         super().__init__(axis)
         number = isinstance(index, int) and not isinstance(index, bool) and index >= 0
         if not (number or index in (None, "middle", "largest")):
@@ -77,7 +80,7 @@ class ToPlane(PlaneTransform):
             index = self.find(image, reference, name)
         if not 0 <= index < geometry.depth:
             raise DataError(
-                f"{source_name(image, name)} has no slice {index}: its slices along {self.axis!r} are "
+                f"{source_name(image, name)} has no slice {index}: its slices{self._along(image)} are "
                 f"0 to {geometry.depth - 1}"
             )
         volume = plain(image)
@@ -107,10 +110,14 @@ class ToPlane(PlaneTransform):
             return int(np.argmax(filled[::-1] if geometry.flips[0] else filled))
         if geometry.depth > 1:
             raise DataError(
-                f"{source_name(image, name)} has {geometry.depth} slices along {self.axis!r} and no index says which; "
+                f"{source_name(image, name)} has {geometry.depth} slices{self._along(image)} and no index says which; "
                 "give ToPlane an index, 'middle' or 'largest'"
             )
         return 0
+
+    def _along(self, image: Any) -> str:
+        grid = grid_of(image)
+        return "" if grid.affine is None else f" along {slice_plane(grid.shape, grid.affine, self.axis)!r}"
 
     def inverse(self, data: torch.Tensor) -> torch.Tensor:
         """Back onto the source's grid.
@@ -147,7 +154,7 @@ class ToPlaned(MapTransform, InvertibleTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        axis: int | str = "axial",
+        axis: int | str = "auto",
         index: int | str | None = None,
         label_key: str | None = None,
         slice_key: str = Sa2VAKeys.SLICE,

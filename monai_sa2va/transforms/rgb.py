@@ -23,7 +23,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 from monai_sa2va.errors import DataError
-from monai_sa2va.transforms.source import file_name, is_picture, picture_mode, source_name
+from monai_sa2va.transforms.source import may_have_alpha, source_name
 
 __all__ = ["ToRGB", "ToRGBD", "ToRGBDict", "ToRGBd"]
 
@@ -50,20 +50,13 @@ class ToRGB(Transform):
             raise DataError(
                 f"{source_name(image, name)} has shape {tuple(tensor.shape)}; expected 1, 2, 3 or 4 channels first"
             )
-        if channels in (2, 4) and not _may_have_alpha(image):
+        if channels in (2, 4) and not may_have_alpha(image):
             raise DataError(
                 f"{source_name(image, name)} has {channels} channels and its file no alpha; choose 1 or 3 of them"
             )
         if channels < 3:
             return tensor[:1].repeat(3, *([1] * (tensor.ndim - 1)))
         return tensor[:3]
-
-
-def _may_have_alpha(image: Any) -> bool:
-    mode = picture_mode(image)
-    if mode:
-        return mode in ("LA", "La", "RGBA", "RGBa")
-    return not file_name(image) or is_picture(image)
 
 
 class ToRGBd(MapTransform):

@@ -30,6 +30,7 @@ __all__ = [
     "grid_of",
     "integer_maximum",
     "is_picture",
+    "may_have_alpha",
     "picture_mode",
     "source_name",
 ]
@@ -83,6 +84,14 @@ def channels_of_one_picture(image: Any) -> bool:
         return mode not in _ONE_CHANNEL_MODES
     # MONAI stacks files along a new first dimension; within a picture the channel is the last
     return is_picture(image) and _meta(image).get(MetaKeys.ORIGINAL_CHANNEL_DIM) == -1
+
+
+def may_have_alpha(image: Any) -> bool:
+    """Whether the last of 2 or 4 channels is opacity: the source is a picture that has it, or unknown."""
+    mode = picture_mode(image)
+    if mode:
+        return mode in ("LA", "La", "RGBA", "RGBa")
+    return not file_name(image) or is_picture(image)
 
 
 def integer_maximum(image: Any) -> int | None:

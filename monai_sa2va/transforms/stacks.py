@@ -22,6 +22,7 @@ from monai.config import KeysCollection
 from monai.transforms import InvertibleTransform, MapTransform
 
 from monai_sa2va.errors import DataError
+from monai_sa2va.transforms.geometry import PlaneGeometry
 from monai_sa2va.transforms.plane_transform import PlaneTransform, plain
 
 __all__ = ["StackPlanes", "StackPlanesD", "StackPlanesDict", "StackPlanesd"]
@@ -37,6 +38,15 @@ class StackPlanes(PlaneTransform):
         axis: as for :class:`ToPlane`.
     """
 
+    def geometry(self, image: Any, name: Hashable = "image") -> PlaneGeometry:
+        """How the planes of this image lie in it; slices are counted as the source counts them, not in LPS order.
+
+        Raises:
+            DataError: when the shape or the orientation can't be used.
+        """
+        found = self._geometry(image, name)
+        return replace(found, flips=(False, *found.flips[1:]))
+
     def __call__(self, image: Any, name: Hashable = "image") -> Any:
         """Stack the planes.
 
@@ -50,9 +60,7 @@ class StackPlanes(PlaneTransform):
         Raises:
             DataError: when the shape or the orientation can't be used.
         """
-        geometry = self._geometry(image, name)
-        # slices are counted as the source counts them, not in LPS order
-        geometry = replace(geometry, flips=(False, *geometry.flips[1:]))
+        geometry = self.geometry(image, name)
         volume = plain(image)
         planes = geometry.stack(volume if volume.ndim == 4 else volume[..., None])
         return self._remember(planes, image, geometry, 0)
@@ -78,7 +86,7 @@ class StackPlanesd(MapTransform, InvertibleTransform):
         allow_missing_keys: whether keys may be missing.
     """
 
-    def __init__(self, keys: KeysCollection, axis: int | str = "axial", allow_missing_keys: bool = False) -> None:
+    def __init__(self, keys: KeysCollection, axis: int | str = "auto", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.stack = StackPlanes(axis)
 

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
@@ -159,6 +161,54 @@ def test_losses_of_monai_come_in_from_json(configs: Path) -> None:
 def test_train_and_inference_build_the_same_network(configs: Path) -> None:
     presets = {json.loads((configs / f"{name}.json").read_text())["preset"] for name in ("train", "inference")}
     assert presets == {get_preset("tiny").name}
+
+
+def test_train_and_inference_share_what_decides_the_grey_values(configs: Path) -> None:
+    train, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "inference"))
+    for key in ("window", "axis"):
+        assert train[key] == inference[key] == "auto"
+
+
+def _volumes(folder: Path) -> Path:
+    """Two volumes of three thick coronal slices, all with two structures, and their datalist."""
+    entries = []
+    for number in range(2):
+        label = np.zeros((24, 3, 20), np.uint8)
+        label[4:10], label[14:20] = 1, 2
+        for kind, values in (("image", label.astype(np.int16) * 100), ("label", label)):
+            nib.save(nib.Nifti1Image(values, np.diag([1.0, 5.0, 1.0, 1.0])), folder / f"{kind}{number}.nii.gz")
+        files = {kind: f"{kind}{number}.nii.gz" for kind in ("image", "label")}
+        entries.append({**files, "prompts": {"1": ["vessels"], "2": ["liver"]}})
+    (folder / "datalist.json").write_text(json.dumps({"training": entries[:1], "validation": entries[1:]}))
+    return folder
+
+
+def test_slices_are_cached_once_for_training_and_for_validation(configs: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(configs / "train.json"))
+    parser.update({"dataset_dir": str(_volumes(tmp_path)), "window": "percentile", "num_workers": 0})
+    train, validate = (parser.get_parsed_content(f"{name}#dataset") for name in ("train", "validate"))
+    planes = parser.get_parsed_content("validate#planes")
+    assert (len(train), len(planes), len(validate)) == (3, 3, 6)
+    for file in tmp_path.glob("*.nii.gz"):
+        file.unlink()  # whatever is read again fails
+    assert [sample["gt_masks"].shape for sample in validate] == [(1, 128, 128)] * 6
+    assert len(train[2]["gt_masks"]) >= 1
+    # a plane is what is cached, neither its volume nor what the processor makes of it
+    assert {key for key, value in planes[0].items() if isinstance(value, torch.Tensor)} == {"image", "label"}
+    assert planes[0]["image"].shape == (3, 20, 24)
+    assert planes[0]["image"].untyped_storage().nbytes() == 3 * 20 * 24 * 4
+    # structures of one slice share it
+    assert validate.data[0]["image"] is validate.data[1]["image"]
+
+
+def test_without_cache_files_are_read_when_asked_for(configs: Path, tmp_path: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(configs / "train.json"))
+    parser.update({"dataset_dir": str(_volumes(tmp_path)), "cache_rate": 0.0, "num_workers": 0})
+    for name in ("train", "validate"):
+        dataset = parser.get_parsed_content(f"{name}#dataset")
+        assert len(dataset[1]["gt_masks"]) >= 1
 
 
 _SHORT = ("--num_workers", "0", "--phantom_count", "10", "--max_epochs", "1", "--total_steps", "2")

@@ -81,6 +81,19 @@ def test_a_folder_is_segmented(bundle: Path, images: Path, tmp_path: Path) -> No
         assert [row["image"] for row in csv.DictReader(stream)] == ["ct.nii.gz", "eye.png"]
 
 
+def test_volumes_are_sliced_as_asked(bundle: Path, images: Path, tmp_path: Path) -> None:
+    arguments = (images / "ct.nii.gz", "-p", "vessels", "--bundle", bundle, "--window", '{"kind": "percentile"}')
+    assert _run(*arguments, "--axis", "coronal", "-o", tmp_path / "out").exit_code == 0
+    network = Sa2VA("tiny", seed=0)
+    expected, other = (
+        Segmenter(network, device="cpu", axis=axis).segment(images / "ct.nii.gz", "vessels").on_source_grid()[0]
+        for axis in ("coronal", "auto")
+    )
+    written = np.asarray(nib.load(tmp_path / "out" / "ct" / "vessels.nii.gz").dataobj)
+    np.testing.assert_array_equal(written, expected)
+    assert (written != other).any()
+
+
 def test_one_bad_input_doesnt_stop_the_rest(bundle: Path, images: Path, tmp_path: Path) -> None:
     torn = images / "torn.png"
     torn.write_bytes((images / "eye.png").read_bytes()[:80])
@@ -140,6 +153,8 @@ def test_an_interrupted_run_leaves_its_tables(
         (["-p", "x" * 10_000], "[PROMPT] the prompt has 10000 characters"),
         (["-p", "vessels", "--format", "dicom-seg"], "[CONFIG] format has 'dicom-seg'; allowed: nifti, png"),
         (["-p", "vessels", "--window", "lungs"], "[CONFIG] window is 'lungs'; allowed: auto"),
+        (["-p", "vessels", "--window", "{'a'"], "[CONFIG] window is \"{'a'\", which is no JSON"),
+        (["-p", "vessels", "--axis", "oblique"], "Invalid value for '--axis'"),
         (["-p", "vessels", "--checkpoint", "gone.pt"], "[CHECKPOINT] there is no checkpoint 'gone.pt'"),
         (["-p", "vessels", "--bundle", "nowhere"], "[CONFIG] the bundle folder 'nowhere' has no configs"),
         (["-p", "vessels", "--device", "tpu"], "Invalid value for '--device'"),

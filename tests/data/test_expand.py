@@ -14,8 +14,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+from monai.data import CacheDataset
+from monai.transforms import Transform
 
-from monai_sa2va.data.expand import ask_for, askable, one_prompt_each
+from monai_sa2va.data.expand import OnePromptEach, ask_for, askable
 
 ENTRIES = [
     {
@@ -30,16 +32,32 @@ ENTRIES = [
 
 
 def test_each_prompt_gets_an_entry_of_its_own() -> None:
-    assert one_prompt_each(ENTRIES) == [
+    asked = OnePromptEach(CacheDataset(ENTRIES, transform=[], progress=False))
+    assert len(asked) == 2
+    assert list(asked) == [
         {"image": "a.png", "label": "la.png", "prompts": {"1": ["vessels", "blood vessels"]}, "slice": 4},
         {"image": "a.png", "label": "la.png", "prompts": {"3": ["optic disc"]}, "slice": 4},
     ]
-
-
-def test_the_entries_given_are_left_alone() -> None:
-    one_prompt_each(ENTRIES)
     assert ENTRIES[0]["absent"] == ["lesion"]
     assert len(ENTRIES[0]["prompts"]) == 2
+
+
+def test_what_a_dataset_caches_is_held_once() -> None:
+    planes = CacheDataset(ENTRIES, transform=[_Loaded()], progress=False, copy_cache=False)
+    assert _Loaded.count == 2
+    first, second = OnePromptEach(planes)
+    assert first["plane"] is second["plane"]
+    assert _Loaded.count == 2
+
+
+class _Loaded(Transform):
+    """Something to cache, and how often it was made."""
+
+    count = 0
+
+    def __call__(self, data: dict) -> dict:
+        _Loaded.count += 1
+        return {**data, "plane": object()}
 
 
 def test_sentences_ask_by_the_first_phrase() -> None:

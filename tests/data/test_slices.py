@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from monai.transforms import Compose, LoadImaged
+from monai.transforms import Compose
 from PIL import Image
 
 from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.slices import expand_slices
 from monai_sa2va.errors import ConfigError, DatalistError
+from monai_sa2va.transforms.load import LoadPixelsd
 from monai_sa2va.transforms.planes import ToPlaned
 
 LPS = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -79,6 +80,31 @@ def test_other_planes(tmp_path, label):
     assert [piece["slice"] for piece in expand_slices([entry], axis=1)] == [0, 3]
 
 
+def test_auto_slices_across_thick_voxels(tmp_path, label):
+    thick = np.diag([-1.0, -3.0, 2.0, 1.0])
+    slices = expand_slices([volume(tmp_path, label, thick)])
+    assert [piece["slice"] for piece in slices] == [0, 3]
+    assert [sorted(piece["prompts"]) for piece in slices] == [["1"], ["2"]]
+
+
+def test_a_single_slice_is_one_entry_however_it_lies(tmp_path):
+    """A coronal radiograph: along the file's z it is an entry like a picture's, else it has slice 0."""
+    coronal = np.array([[-0.2, 0, 0, 0], [0, 0, 1, 0], [0, 0.2, 0, 0], [0, 0, 0, 1]])
+    values = np.zeros((5, 4, 1))
+    values[1, 2] = 1
+    load = Compose([LoadPixelsd(["image", "label"]), ToPlaned(["image", "label"])])
+    for name, entry in (
+        ("z", volume(tmp_path, values, coronal, "z")),
+        ("y", volume(tmp_path, values.swapaxes(1, 2), coronal[:, [0, 2, 1, 3]], "y")),
+    ):
+        (piece,) = expand_slices([entry])
+        assert ("slice" in piece) == (name == "y")
+        plane = load(piece)["label"]
+        # rows from the head to the feet
+        assert plane.shape == (1, 4, 5)
+        assert np.argwhere(np.asarray(plane[0])).tolist() == [[1, 1]]
+
+
 def test_pictures_stay_and_volumes_without_label_give_all(tmp_path, label):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     picture = {"image": str(tmp_path / "a.png"), "prompts": {"1": ["vessels"]}}
@@ -129,7 +155,7 @@ def test_what_can_not_be_sliced_is_named(tmp_path, label):
 @given(
     order=st.permutations([0, 1, 2]),
     signs=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),
-    axis=st.sampled_from(["axial", "coronal", "sagittal"]),
+    axis=st.sampled_from(["auto", "axial", "coronal", "sagittal"]),
     seed=st.integers(0, 99),
 )
 def test_the_transform_takes_the_slice_that_was_meant(tmp_path_factory, order, signs, axis, seed):
@@ -138,7 +164,7 @@ def test_the_transform_takes_the_slice_that_was_meant(tmp_path_factory, order, s
     affine = np.eye(4)
     affine[:3, :3] = np.diag(signs)[:, order]
     entry = volume(tmp_path_factory.mktemp("volume"), values, affine)
-    load = Compose([LoadImaged(["image", "label"], ensure_channel_first=True), ToPlaned(["image", "label"], axis=axis)])
+    load = Compose([LoadPixelsd(["image", "label"]), ToPlaned(["image", "label"], axis=axis)])
     slices = expand_slices([entry], axis=axis, keep="all")
     seen = [sorted(set(np.unique(np.asarray(load(piece)["label"])).astype(int)) & {1, 2}) for piece in slices]
     assert [sorted(map(int, piece["prompts"])) for piece in slices] == seen

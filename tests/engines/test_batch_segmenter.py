@@ -163,12 +163,15 @@ def test_it_is_built_from_json(images: Path, tmp_path: Path) -> None:
             "output_dir": str(tmp_path / "out"),
             "formats": ["png"],
             "window": "dtype",
+            "axis": "sagittal",
         },
     }
     parser = ConfigParser(config)
     parser.update({"imports": ["$import torch"]})
     parser.get_parsed_content("imports")
-    parser.get_parsed_content("evaluator").run()
+    evaluator = parser.get_parsed_content("evaluator")
+    assert evaluator.segmenter.stack.axis == "sagittal"
+    evaluator.run()
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     assert written == [f"{n}/{name}.png" for n in (0, 1) for name in ("optic_disc", "overview", "vessels")]
 
@@ -193,6 +196,7 @@ def test_bad_arguments(network: Sa2VA, images: Path, tmp_path: Path) -> None:
         (PromptError, {"prompts": []}),
         (ConfigError, {"formats": ["jpeg"]}),
         (ConfigError, {"window": "x"}),
+        (ConfigError, {"axis": "x"}),
         (OutputError, {"output_dir": tmp_path / "file"}),
     ):
         arguments: dict[str, Any] = {

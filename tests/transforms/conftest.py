@@ -57,4 +57,4 @@ def shapes() -> st.SearchStrategy[tuple[int, int, int]]:
 @pytest.fixture(scope="session")
 def axes() -> st.SearchStrategy[int | str]:
     """What a plane may be asked for by."""
-    return st.one_of(st.sampled_from(["axial", "coronal", "sagittal"]), st.integers(-3, 2))
+    return st.one_of(st.sampled_from(["auto", "axial", "coronal", "sagittal"]), st.integers(-3, 2))

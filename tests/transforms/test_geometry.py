@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy as Strategy
 
 from monai_sa2va.errors import ConfigError, DataError
-from monai_sa2va.transforms.geometry import PLANES, PlaneGeometry
+from monai_sa2va.transforms.geometry import PLANES, PlaneGeometry, slice_plane
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,47 @@ def test_a_source_axis_is_shown_as_the_plane_it_is_closest_to() -> None:
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     assert PlaneGeometry.of_volume((2, 3, 4), affine, -1) == PlaneGeometry.of_volume((2, 3, 4), affine, "axial")
     assert PlaneGeometry.of_volume((2, 3, 4), affine, 0) == PlaneGeometry.of_volume((2, 3, 4), affine, "sagittal")
+
+
+_CORONAL = np.array([[-0.2, 0, 0, 0], [0, 0, 1, 0], [0, 0.2, 0, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine", "plane"),
+    [
+        ((8, 8, 8), np.eye(4), "axial"),
+        # a radiograph as dcm2niix writes it, its one slice along z of the file and along y of the patient
+        ((300, 260, 1), _CORONAL, "coronal"),
+        # the single voxel comes before the spacing
+        ((300, 260, 1), _CORONAL @ np.diag([9, 1, 1, 1]), "coronal"),
+        ((1, 8, 8), np.eye(4), "sagittal"),
+        # two single voxels tell nothing; three neither
+        ((1, 8, 1), np.eye(4), "axial"),
+        ((1, 8, 1), np.diag([1.0, 4, 1, 1]), "coronal"),
+        ((1, 1, 1), np.eye(4), "axial"),
+        ((7, 64, 64), np.diag([-4.0, 0.9, 0.9, 1]), "sagittal"),
+        ((64, 64, 7), np.array([[0, 0, 4.0, 0], [0.9, 0, 0, 0], [0, 0.9, 0, 0], [0, 0, 0, 1]]), "sagittal"),
+        ((8, 8, 8), np.diag([1.0, 1.5, 1, 1]), "coronal"),
+        ((8, 8, 8), np.diag([1.0, 1.49, 1, 1]), "axial"),
+        # longer than one other, but not than both
+        ((8, 8, 8), np.diag([3.0, 2.5, 1, 1]), "axial"),
+    ],
+)
+def test_auto_is_the_plane_that_a_volume_was_taken_in(shape: tuple, affine: np.ndarray, plane: str) -> None:
+    assert slice_plane(shape, affine) == plane
+    assert PlaneGeometry.of_volume(shape, affine) == PlaneGeometry.of_volume(shape, affine, plane)
+    assert slice_plane(shape, affine, "axial") == "axial"
+
+
+@given(data=st.data(), thick=st.integers(0, 2))
+def test_auto_finds_thick_slices_in_any_orientation(
+    data: st.DataObject, thick: int, affines: Strategy, shapes: Strategy
+) -> None:
+    affine = data.draw(affines)
+    affine[:3, :3] /= np.linalg.norm(affine[:3, :3], axis=0)
+    affine[:3, thick] *= 2
+    shape = tuple(n + 1 for n in data.draw(shapes))
+    assert PlaneGeometry.of_volume(shape, affine).order[0] == thick
 
 
 def test_a_picture_has_rows_y() -> None:

@@ -27,7 +27,7 @@ from monai.transforms import LoadImaged
 from PIL import Image
 
 from monai_sa2va.errors import ConfigError, DataError
-from monai_sa2va.transforms.intensity import WINDOWS, Window, Windowd
+from monai_sa2va.transforms.intensity import WINDOWS, Window, Windowd, as_window
 
 
 def test_range_and_hu() -> None:
@@ -132,11 +132,35 @@ def test_meta_data_is_kept() -> None:
 def test_values_that_are_not_finite(bad: float) -> None:
     image = MetaTensor(torch.tensor([[bad, 1.0, 2.0]]))
     image.meta["filename_or_obj"] = "/data/Doe John/mr.nii.gz"
-    with pytest.raises(DataError, match=r"image \(mr.nii.gz\) has 1 values that are NaN or infinite"):
+    with pytest.raises(DataError, match=r"image \(mr.nii.gz\) has 1 values that are NaN or infinite") as error:
         Windowd("image")({"image": image})
+    # what the message says to do is what a command line takes
+    assert str(error.value).endswith('make them 0 by the window {"nonfinite": "lower"}')
+    assert Windowd("image", '{"nonfinite": "lower"}')({"image": image})["image"][0, 0] == 0
     assert Window("percentile", lower=0, upper=100, nonfinite="lower")(image).tolist() == [[0, 0, 255]]
     with pytest.raises(DataError, match="has 2 values"):
         Window(nonfinite="lower")(torch.full((1, 2), torch.nan))
+
+
+def test_alpha_has_no_part_in_percentiles() -> None:
+    grey = torch.arange(101.0).reshape(1, 101, 1)
+    alpha = torch.full_like(grey, 255.0)
+    for colours in (grey, torch.cat([grey, grey, grey])):
+        with_alpha = Window("percentile")(torch.cat([colours, alpha]))
+        assert torch.equal(with_alpha[:-1], Window("percentile")(colours))
+    # 99.5 % of 0 .. 100 is 99.5: with alpha among the values, 100 would be dark
+    assert with_alpha[0, -1] == 255
+
+
+def test_windows_are_named_or_given() -> None:
+    assert as_window("lung").lower == -1350
+    for arguments in ({"kind": "hu", "center": 0, "width": 10}, '{"kind": "hu", "center": 0, "width": 10}'):
+        assert as_window(arguments).upper == 5
+    window = Window("dtype")
+    assert as_window(window) is window
+    for bad in ("lungs", "hu", {"widht": 3}, '{"widht": 3}', '{"kind"'):
+        with pytest.raises(ConfigError, match="window"):
+            as_window(bad)
 
 
 def test_a_palette_is_refused(tmp_path: Path) -> None:
@@ -171,8 +195,6 @@ def test_bad_arguments_are_refused(arguments: dict, message: str) -> None:
 
 
 def test_built_from_a_configuration() -> None:
-    parser = ConfigParser(
-        {"w": {"_target_": "monai_sa2va.transforms.WindowDict", "keys": "ct", "kind": "hu", "preset": "lung"}}
-    )
+    parser = ConfigParser({"w": {"_target_": "monai_sa2va.transforms.WindowDict", "keys": "ct", "window": "lung"}})
     result = parser.get_parsed_content("w")({"ct": torch.tensor([[-1350.0, 150.0]])})
     assert result["ct"].tolist() == [[0, 255]]
