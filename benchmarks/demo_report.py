@@ -225,7 +225,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of the demo")
     parser.add_argument("--checkpoint", type=Path, help="weights; models/model.pt of the demo by default")
-    parser.add_argument("--preset", default="tiny", help="geometry of the checkpoint")
+    parser.add_argument("--preset", default="tiny", help="geometry of a checkpoint that does not say its own")
     parser.add_argument("--sentence-images", type=int, default=12, help="images that are asked about in other words")
     arguments = parser.parse_args()
     try:

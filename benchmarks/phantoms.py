@@ -151,7 +151,7 @@ def main() -> None:
     trivial.set_defaults(run=threshold)
     trained = commands.add_parser("model", help="what a trained model reaches, asked rightly and with names exchanged")
     trained.add_argument("--checkpoint", required=True, help="file of weights, e.g. demo/models/model.pt")
-    trained.add_argument("--preset", default="tiny", help="geometry of the checkpoint")
+    trained.add_argument("--preset", default="tiny", help="geometry of a checkpoint that does not say its own")
     trained.add_argument("--count", type=int, default=64, help="number of phantoms")
     trained.add_argument("--seed", type=int, default=9000, help="seed of the first one")
     trained.add_argument("--size", type=int, default=128, help="side of an image, pixels")

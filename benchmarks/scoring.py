@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from monai_sa2va.checkpoints.info import stored
 from monai_sa2va.checkpoints.load import load_weights
 from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.phantoms import make_phantom
@@ -99,7 +100,7 @@ def load_segmenter(checkpoint: str | os.PathLike[str], preset: str = "tiny") -> 
     Raises:
         CheckpointError: when the file is missing or doesn't fit the preset.
     """
-    network = Sa2VA(preset, seed=0)
+    network = Sa2VA(stored(checkpoint, "config", preset), seed=0)
     load_weights(network, checkpoint)
     return Segmenter(network, device="cpu")
 

@@ -136,8 +136,8 @@ class Segmenter:
         checkpoint: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         amp: bool | None = None,
-        window: str | Mapping[str, Any] | Window = "auto",
-        axis: int | str = "auto",
+        window: str | Mapping[str, Any] | Window | None = None,
+        axis: int | str | None = None,
         **overrides: Any,
     ) -> Segmenter:
         """Build the network of a bundle's ``configs/inference.json`` and load its weights.
@@ -147,8 +147,8 @@ class Segmenter:
             checkpoint: file of weights in place of the config's ``checkpoint``.
             device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
-            window: how grey values become 0 to 255.
-            axis: how volumes are sliced.
+            window: how grey values become 0 to 255; by default as in the checkpoint's training.
+            axis: how volumes are sliced; by default as in the checkpoint's training.
             **overrides: values for other ids of the config, e.g. ``network_def={...}``.
 
         Raises:
@@ -166,11 +166,15 @@ class Segmenter:
             if key not in parser:
                 raise ConfigError(f"{file.name} has no id {key!r}; known: {', '.join(sorted(parser.get()))}")
         parser.update({"bundle_root": str(bundle), **overrides})
+        weights = bundle / parser.get_parsed_content("checkpoint") if checkpoint is None else Path(checkpoint)
+        # the checkpoint says its geometry, window and axis to the other ids
+        parser.update({"checkpoint": str(weights)})
         network = parser.get_parsed_content("network_def")
         if not isinstance(network, Sa2VA):
             raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
-        named = Path(parser.get_parsed_content("checkpoint") if checkpoint is None else checkpoint)
-        load_weights(network, named if checkpoint is not None else bundle / named)
+        load_weights(network, weights)
+        window = _or_configured(window, parser, "window")
+        axis = _or_configured(axis, parser, "axis")
         return cls(network, device=target, amp=amp, window=window, axis=axis)
 
     def segment(
@@ -232,6 +236,12 @@ class Segmenter:
             presence_threshold=self.network.config.presence_threshold,
             geometry=geometry,
         )
+
+
+def _or_configured(value: Any, parser: ConfigParser, key: str) -> Any:
+    if value is not None:
+        return value
+    return parser.get_parsed_content(key) if key in parser else "auto"
 
 
 def _device(device: torch.device | str | None) -> torch.device:

@@ -29,6 +29,7 @@ from monai.transforms import LoadImage
 from PIL import Image
 
 from monai_sa2va import Segmenter as ExportedSegmenter
+from monai_sa2va.checkpoints.info import ModelInfo
 from monai_sa2va.errors import CheckpointError, ConfigError, DataError, PromptError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult
 from monai_sa2va.networks.presets import get_preset
@@ -284,10 +285,17 @@ def bundle(tmp_path: Path) -> Path:
     (folder / "models").mkdir()
     (folder / "configs" / "metadata.json").write_text("{}")
     inference = {
+        "imports": ["$from monai_sa2va.checkpoints.info import stored"],
         "bundle_root": ".",
         "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "window": "$stored(@checkpoint, 'window', 'auto')",
+        "axis": "$stored(@checkpoint, 'axis', 'auto')",
         "preset": "tiny",
-        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": "@preset", "seed": 1},
+        "network_def": {
+            "_target_": "monai_sa2va.networks.sa2va.Sa2VA",
+            "config": "$stored(@checkpoint, 'config', @preset)",
+            "seed": 1,
+        },
     }
     (folder / "configs" / "inference.json").write_text(json.dumps(inference))
     return folder
@@ -307,6 +315,21 @@ def test_a_bundle_is_built_and_loaded(segmenter: Segmenter, bundle: Path, monkey
         found = built.segment(picture, PROMPTS)
         np.testing.assert_array_equal(found.masks, expected.masks)
         np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_a_checkpoint_brings_its_geometry_window_and_axis(bundle: Path) -> None:
+    config = replace(get_preset("tiny"), text=replace(get_preset("tiny").text, num_hidden_layers=1))
+    network = Sa2VA(config, seed=0)
+    info = ModelInfo(config, window="abdomen", axis="sagittal")
+    torch.save({"model": network.state_dict(), "info": info.state_dict()}, bundle / "models" / "model.pt")
+    built = Segmenter.from_bundle(bundle, device="cpu")
+    assert built.network.config == config
+    assert built.stack.axis == "sagittal"
+    # the abdomen window is -160 to 240 HU
+    assert built.window(torch.tensor([[[-160.0, 40.0, 240.0]]])).tolist() == [[[0.0, 127.5, 255.0]]]
+    other = Segmenter.from_bundle(bundle, device="cpu", window="dtype", axis="axial")
+    assert other.stack.axis == "axial"
+    assert other.window(torch.tensor([[[7, 9]]], dtype=torch.uint8)).tolist() == [[[7.0, 9.0]]]
 
 
 def test_a_bundle_that_cant_be_used(segmenter: Segmenter, bundle: Path) -> None:

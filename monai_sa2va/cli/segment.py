@@ -72,7 +72,7 @@ def segment(
         str, typer.Option("--format", help="Of the masks, separated by commas; png is for pictures only.")
     ] = "png,nifti",
     window: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             help="How grey values are shown: auto, dtype, percentile, a CT window such as lung, or JSON such as "
             '\'{"kind": "hu", "center": 40, "width": 400}\' or \'{"nonfinite": "lower"}\'.'
@@ -100,7 +100,7 @@ def segment(
         checkpoint=checkpoint,
         device=None if device is Device.AUTO else device.value,
         window=window,
-        axis=axis.value,
+        axis=None if axis is None else axis.value,
     )
     try:
         _run(segmenter, writer, images, prompts)

@@ -166,7 +166,10 @@ def test_train_and_inference_build_the_same_network(configs: Path) -> None:
 def test_train_and_inference_share_what_decides_the_grey_values(configs: Path) -> None:
     train, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "inference"))
     for key in ("window", "axis"):
-        assert train[key] == inference[key] == "auto"
+        assert train[key] == "auto"
+        # inference takes what the checkpoint was trained with
+        assert train["info"][key] == f"@{key}"
+        assert inference[key] == f"$stored(@checkpoint, '{key}', 'auto')"
 
 
 def _volumes(folder: Path) -> Path:
