@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.transforms.negation import find_negation
 
 if TYPE_CHECKING:
     from monai.data import Dataset
@@ -83,6 +84,12 @@ def ask_for(entries: Sequence[Mapping[str, Any]], question: str = "Segment the {
     """
     asked: list[dict[str, Any]] = []
     for entry in entries:
-        sentences = [question.format(phrases[0]) for phrases in entry[Keys.PROMPTS].values()]
+        sentences = [_sentence(question, phrases[0]) for phrases in entry[Keys.PROMPTS].values()]
         asked.append({Keys.IMAGE.value: entry[Keys.IMAGE]} | ({Keys.PROMPTS.value: sentences} if sentences else {}))
     return asked
+
+
+def _sentence(question: str, phrase: str) -> str:
+    sentence = question.format(phrase)
+    # "liver without tumour" is a name here, and quotation marks say so
+    return sentence if find_negation(sentence) is None else question.format(f'"{phrase}"')

@@ -58,7 +58,7 @@ def _fundus(scene: Scene) -> BoolMask:
     if "optic disc" in chosen:
         radius = scene.between(9.5, 12)
         outline = blob(rng, size, disc, (radius, radius * scene.between(1.0, 1.15)))
-        scene.add("optic disc", outline, (0.95, 0.68, 0.42), mottle=0.08)
+        scene.add("optic disc", outline, (0.90, 0.64, 0.40), mottle=0.08)
         scene.paint(blob(rng, size, disc, (radius * 0.45, radius * 0.5)), (1.0, 0.87, 0.66), soft=1.5)
     if "lesion" in chosen:
         places = []

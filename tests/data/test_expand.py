@@ -18,6 +18,7 @@ from monai.data import CacheDataset
 from monai.transforms import Transform
 
 from monai_sa2va.data.expand import OnePromptEach, ask_for, askable
+from monai_sa2va.transforms.sentences import parse_phrases
 
 ENTRIES = [
     {
@@ -65,6 +66,12 @@ def test_sentences_ask_by_the_first_phrase() -> None:
         {"image": "a.png", "prompts": ["Outline the vessels!", "Outline the optic disc!"]},
         {"image": "b.png"},
     ]
+
+
+def test_a_name_with_a_negation_is_quoted() -> None:
+    asked = ask_for([{"image": "a.png", "prompts": {"1": ["liver without tumour"]}}])
+    assert asked == [{"image": "a.png", "prompts": ['Segment the "liver without tumour".']}]
+    assert parse_phrases(asked[0]["prompts"][0]) == ["liver without tumour"]
 
 
 def test_an_entry_without_a_question_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
