@@ -61,6 +61,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "metrics.functional",
         "metrics.segmentation",
         "metrics.handler",
+        "metrics.surface",
+        "metrics.bootstrap",
+        "metrics.objects",
+        "metrics.summary",
     ),
     "Training": ("engines.trainer", "engines.evaluator", "engines.schedules", "engines.handlers"),
 }

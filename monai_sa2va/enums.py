@@ -37,6 +37,8 @@ class Sa2VAKeys(StrEnum):
     PROMPTS = "prompts"
     ABSENT = "absent"
     SLICE = "slice"  # int: index of the slice of a volume, in LPS order
+    PATIENT = "patient"  # whom an image shows: images of one are never independent
+    GROUP = "group"  # the same by a name of another kind, such as part of the file's name
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
     TURNS = "turns"  # list of (question, answer) pairs

@@ -112,7 +112,7 @@ def make_datalist(
         absent: phrases for what none of the images shows; every entry gets them.
         negatives: whether prompts whose values a mask doesn't hold are given to the entry as absent. Only for masks
             in which everything that the prompts name was drawn.
-        group_regex: see `monai_sa2va.data.splits.group_of`.
+        group_regex: see `monai_sa2va.data.splits.group_of`; where given, entries say their ``group``.
         split: shares of training, validation and testing; not looked at where groups are named.
         validation_groups: groups for validation; all that are named nowhere are then for training.
         test_groups: groups for testing; likewise.
@@ -159,7 +159,8 @@ def make_datalist(
             reason = "shows nothing that a prompt names; --negatives keeps such images as examples of its absence"
             left_out.append(LeftOut(pair.image, reason))
             continue
-        entries.append((group, _entry(pair, shown, [*missing, *not_there], Path(base_dir))))
+        entry = _entry(pair, shown, [*missing, *not_there], Path(base_dir))
+        entries.append((group, entry if group_regex is None else {**entry, Keys.GROUP.value: group}))
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
     groups: dict[str, list[str]] = {section: [] for section in SECTIONS}
     if entries:

@@ -13,15 +13,26 @@
 
 from __future__ import annotations
 
+from monai_sa2va.metrics.bootstrap import Interval, bootstrap_mean
 from monai_sa2va.metrics.functional import calculate_dice, calculate_iou, calculate_precision_recall
 from monai_sa2va.metrics.handler import PromptMetricHandler
+from monai_sa2va.metrics.objects import ObjectScore, score_object
 from monai_sa2va.metrics.segmentation import PromptScores, PromptSegmentationMetric
+from monai_sa2va.metrics.summary import Summary
+from monai_sa2va.metrics.surface import calculate_hd95, calculate_surface_dice
 
 __all__ = [
+    "Interval",
+    "ObjectScore",
     "PromptMetricHandler",
     "PromptScores",
     "PromptSegmentationMetric",
+    "Summary",
+    "bootstrap_mean",
     "calculate_dice",
+    "calculate_hd95",
     "calculate_iou",
     "calculate_precision_recall",
+    "calculate_surface_dice",
+    "score_object",
 ]

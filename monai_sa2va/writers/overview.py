@@ -26,7 +26,7 @@ from monai_sa2va.writers.files import atomic_path
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation
 
-__all__ = ["PALETTE", "draw_overview", "write_overview"]
+__all__ = ["PALETTE", "draw_overview", "enlarge", "paint", "write_overview"]
 
 PALETTE = (
     (255, 99, 71),
@@ -46,6 +46,32 @@ _LINE, _FONT = 22, 14
 _MAX_LABEL = 48
 
 
+def enlarge(picture: np.ndarray, short: int = _SHORT_SIDE, long: int = _LONG_SIDE) -> Image.Image:
+    """A picture (H, W, 3) uint8, its shorter side enlarged to ``short`` pixels or its longer reduced to ``long``."""
+    height, width = picture.shape[:2]
+    scale = min(max(1.0, short / min(height, width)), long / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+
+
+def paint(picture: Image.Image, masks: np.ndarray) -> Image.Image:
+    """A picture with masks, filled lightly and outlined.
+
+    Args:
+        picture: RGB, of any size.
+        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of :data:`PALETTE`.
+    """
+    canvas = np.asarray(picture).astype(np.float32)
+    for number, mask in enumerate(masks):
+        colour = np.array(PALETTE[number % len(PALETTE)], dtype=np.float32)
+        drawn = np.asarray(Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST))
+        # what lies beyond the border counts as inside, else masks at the border get a frame
+        outline = drawn & ~binary_erosion(drawn, border_value=1, iterations=2)
+        canvas[drawn] = canvas[drawn] * (1 - _FILL) + colour * _FILL
+        canvas[outline] = colour
+    return Image.fromarray(canvas.round().astype(np.uint8))
+
+
 def draw_overview(segmentation: Segmentation) -> Image.Image:
     """The picture, or the slice of a volume with the largest area of objects, beside itself with masks, and a legend.
 
@@ -55,26 +81,15 @@ def draw_overview(segmentation: Segmentation) -> Image.Image:
     Returns:
         RGB; pictures are enlarged to a shorter side of 320 pixels or reduced to a longer one of 1600.
     """
-    height, width = segmentation.picture.shape[:2]
-    scale = min(max(1.0, _SHORT_SIDE / min(height, width)), _LONG_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    picture = Image.fromarray(segmentation.picture).resize(size, Image.Resampling.BILINEAR)
+    picture = enlarge(segmentation.picture)
+    size = picture.size
     index = segmentation.slice_index
     masks = segmentation.masks if index is None else segmentation.masks[:, index]
-
-    canvas = np.asarray(picture).astype(np.float32)
-    for number, mask in enumerate(masks):
-        colour = np.array(PALETTE[number % len(PALETTE)], dtype=np.float32)
-        drawn = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        # what lies beyond the border counts as inside, else masks at the border get a frame
-        outline = drawn & ~binary_erosion(drawn, border_value=1, iterations=2)
-        canvas[drawn] = canvas[drawn] * (1 - _FILL) + colour * _FILL
-        canvas[outline] = colour
 
     legend = _legend(segmentation, masks)
     sheet = Image.new("RGB", (2 * size[0] + 4, size[1] + _LINE * len(legend) + 8), "black")
     sheet.paste(picture, (0, 0))
-    sheet.paste(Image.fromarray(canvas.round().astype(np.uint8)), (size[0] + 4, 0))
+    sheet.paste(paint(picture, masks), (size[0] + 4, 0))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
     for row, (colour_of, text) in enumerate(legend):
         top = size[1] + 4 + row * _LINE

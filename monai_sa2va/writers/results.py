@@ -33,7 +33,7 @@ from monai_sa2va.writers.report import describe_objects, write_report
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation, Segmenter
 
-__all__ = ["ResultWriter", "Written", "folder_name"]
+__all__ = ["ResultWriter", "Written", "explain_failure", "folder_name", "write_table"]
 
 _SUMMARY = ("image", "folder", "status", "objects", "found", "error")
 _OBJECTS = ("image", "folder", "label", "prompt", "presence", "voxels", "area_mm2", "volume_mm3", "empty_because")
@@ -127,7 +127,7 @@ class ResultWriter:
         except Sa2VAError as error:
             return self.fail(image, error)
         except (MemoryError, OSError, RuntimeError) as error:
-            explained = _explain(error, Path(image).name)
+            explained = explain_failure(error, Path(image).name)
             if explained is None:
                 raise
             return self.fail(image, explained)
@@ -184,7 +184,7 @@ class ResultWriter:
             OutputError: when they can't be written.
         """
         for name, columns, rows in zip(_TABLES, (_SUMMARY, _OBJECTS), (self._summary, self._objects), strict=True):
-            _write_table(self.output_dir / name, columns, rows)
+            write_table(self.output_dir / name, columns, rows)
 
 
 def _remove_earlier(folder: Path) -> None:
@@ -202,7 +202,7 @@ def _remove_earlier(folder: Path) -> None:
         ) from error
 
 
-def _explain(error: Exception, name: str) -> Sa2VAError | None:
+def explain_failure(error: Exception, name: str) -> Sa2VAError | None:
     """What to tell of an error that isn't this package's; ``None`` where it is a fault of the program."""
     # on the CPU, torch has no class of its own for it
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "DefaultCPUAllocator" in str(error):
@@ -214,7 +214,18 @@ def _explain(error: Exception, name: str) -> Sa2VAError | None:
     return None
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a CSV with a head line; a file of that name is replaced.
+
+    Args:
+        path: to be written.
+        columns: in their order.
+        rows: values by column; what a row lacks stays empty.
+
+    Raises:
+        OutputError: when the file can't be written.
+        ValueError: when a row has a value for no column.
+    """
     with (
         atomic_path(path, overwrite=True) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,

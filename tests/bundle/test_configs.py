@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -22,11 +23,15 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from PIL import Image
 
+from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.phantoms import write_phantoms
 from monai_sa2va.losses.sa2va_loss import Sa2VALoss
+from monai_sa2va.metrics import calculate_dice
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmenter
 
 # What MONAI's metadata schema of 2024-07-25 asks for, in our words: the file itself can't be fetched offline.
 _TEXT = {"type": "string"}
@@ -99,7 +104,7 @@ def test_metadata_knows_this_version(configs: Path) -> None:
     assert metadata["schema"].endswith("meta_schema_20240725.json")
 
 
-@pytest.mark.parametrize("config", ["train", "inference"])
+@pytest.mark.parametrize("config", ["train", "inference", "evaluate"])
 def test_network_takes_and_gives_what_metadata_says(configs: Path, config: str) -> None:
     verify_net_in_out(
         "network_def",
@@ -109,7 +114,7 @@ def test_network_takes_and_gives_what_metadata_says(configs: Path, config: str) 
     )
 
 
-@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference")])
+@pytest.mark.parametrize(("kind", "config"), [("train", "train"), ("infer", "inference"), ("infer", "evaluate")])
 def test_properties_are_complete(configs: Path, phantoms: Path, tmp_path: Path, kind: str, config: str) -> None:
     torch.save(Sa2VA("tiny", seed=0).state_dict(), tmp_path / "model.pt")
     overrides: dict[str, Any] = {"output_dir": str(tmp_path / "out"), "device": "$torch.device('cpu')"}
@@ -117,6 +122,8 @@ def test_properties_are_complete(configs: Path, phantoms: Path, tmp_path: Path, 
         overrides |= {"dataset_dir": str(phantoms), "ckpt_dir": str(tmp_path), "num_workers": 0}
     else:
         overrides |= {"dataset_dir": str(phantoms / "images"), "checkpoint": str(tmp_path / "model.pt")}
+        if config == "evaluate":
+            overrides["dataset_dir"] = str(phantoms)
     workflow = ConfigWorkflow(
         workflow_type=kind,
         config_file=str(configs / f"{config}.json"),
@@ -158,13 +165,17 @@ def test_losses_of_monai_come_in_from_json(configs: Path) -> None:
     assert type(network.criterion.segmentation_loss).__name__ == "DiceCELoss"
 
 
-def test_train_and_inference_build_the_same_network(configs: Path) -> None:
-    presets = {json.loads((configs / f"{name}.json").read_text())["preset"] for name in ("train", "inference")}
+def test_all_build_the_same_network(configs: Path) -> None:
+    names = ("train", "inference", "evaluate")
+    presets = {json.loads((configs / f"{name}.json").read_text())["preset"] for name in names}
     assert presets == {get_preset("tiny").name}
 
 
 def test_train_and_inference_share_what_decides_the_grey_values(configs: Path) -> None:
-    train, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "inference"))
+    names = ("train", "inference", "evaluate")
+    train, inference, evaluate = (json.loads((configs / f"{name}.json").read_text()) for name in names)
+    for key in ("window", "axis", "network_def", "network", "inferer"):
+        assert evaluate[key] == inference[key]
     for key in ("window", "axis"):
         assert train[key] == "auto"
         # inference takes what the checkpoint was trained with
@@ -236,6 +247,57 @@ def test_training_command_runs_from_both_folders(repository: Path, tmp_path: Pat
     results = [path for path in (root / "bundle" / "eval" / "masks").iterdir() if path.is_dir()]
     assert len(results) == 1
     assert {"overview.png", "report.json", "vessels.png"} <= {path.name for path in results[0].iterdir()}
+
+
+def _evaluate(configs: Path, phantoms: Path, folder: Path, **overrides: Any) -> dict[str, Any]:
+    torch.save(Sa2VA("tiny", seed=0).state_dict(), folder / "model.pt")
+    parser = ConfigParser()
+    parser.read_config(str(configs / "evaluate.json"))
+    parser.update({"dataset_dir": str(phantoms), "checkpoint": str(folder / "model.pt"), "device": "cpu"})
+    parser.update({"output_dir": str(folder / "scores"), "amp": False, **overrides})
+    parser.get_parsed_content("imports")
+    parser.get_parsed_content("run")
+    report: dict[str, Any] = json.loads((folder / "scores" / "metrics.json").read_text())
+    return report
+
+
+def test_evaluation_scores_what_inference_draws(configs: Path, phantoms: Path, tmp_path: Path) -> None:
+    report = _evaluate(configs, phantoms, tmp_path, resamples=20, surface_tolerance=3.0, confidence=0.9, seed=4)
+    assert report["cases"] == {"total": 2, "scored": 2, "failed": 0}
+    settings = report["settings"]
+    assert [settings[key] for key in ("resamples", "surface_tolerance", "confidence", "seed")] == [20, 3.0, 0.9, 4]
+    # the same by the door itself
+    entry = load_datalist(phantoms / "datalist.json", "testing")[0]
+    label = np.asarray(Image.open(entry["label"]))
+    value, phrases = next(iter(entry["prompts"].items()))
+    segmenter = Segmenter(Sa2VA("tiny", seed=0), device="cpu")
+    mask = segmenter.segment(entry["image"], f"Segment the {phrases[0]}.").masks[0]
+    with (tmp_path / "scores" / "cases.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert (row["image"], row["prompt"]) == (Path(entry["image"]).name, phrases[0])
+    assert float(row["dice"]) == pytest.approx(calculate_dice(mask, label == int(value)), abs=1e-6)
+    assert int(row["truth_voxels"]) == (label == int(value)).sum()
+
+
+@pytest.mark.slow
+def test_evaluation_command_runs(repository: Path, phantoms: Path, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "models").mkdir(parents=True)
+    (tmp_path / "bundle" / "configs").symlink_to(repository / "bundle" / "configs")
+    torch.save(Sa2VA("tiny", seed=0).state_dict(), tmp_path / "bundle" / "models" / "model.pt")
+    content = json.loads((phantoms / "datalist.json").read_text())
+    for kind in ("images", "labels"):
+        (tmp_path / kind).symlink_to(phantoms / kind)
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    content["testing"].append({**content["testing"][0], "image": "torn.png"})
+    (tmp_path / "own.json").write_text(json.dumps(content))
+    config = ("--config_file", "bundle/configs/evaluate.json", "--datalist", "own.json")
+    _run(tmp_path, "evaluating", *config, "--resamples", "50")
+    scores = tmp_path / "bundle" / "eval" / "scores"
+    assert sorted(path.name for path in scores.iterdir()) == ["cases.csv", "cases.png", "metrics.json"]
+    report = json.loads((scores / "metrics.json").read_text())
+    # the one that failed didn't end the run
+    assert report["cases"] == {"total": 3, "scored": 2, "failed": 1}
+    assert report["settings"]["resamples"] == 50
 
 
 @pytest.mark.slow

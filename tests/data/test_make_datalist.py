@@ -265,6 +265,11 @@ def test_a_group_is_in_one_section(tmp_path):
     }
     assert children == {section: set(groups) for section, groups in made.groups.items()}
     assert sum(map(len, children.values())) == 10
+    # evaluation resamples by it
+    groups = {Path(entry["image"]).stem: entry["group"] for entries in made.sections.values() for entry in entries}
+    assert groups == {name: name[6:8] for name in masks}
+    without = make(tmp_path, masks, "vessels")
+    assert not any("group" in entry for entry in without.sections["training"])
     again = make(tmp_path, masks, "vessels", group_regex=r"(\d+)[LR]", split=(0.6, 0.2, 0.2))
     assert again == made
     other = make(tmp_path, masks, "vessels", group_regex=r"(\d+)[LR]", split=(0.6, 0.2, 0.2), seed=1)

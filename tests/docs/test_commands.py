@@ -243,7 +243,12 @@ def test_bundle_overrides_exist():
 
 
 @pytest.mark.parametrize(
-    ("page", "name"), [("docs/how-to/train.md", "train.json"), ("docs/how-to/segment.md", "inference.json")]
+    ("page", "name"),
+    [
+        ("docs/how-to/train.md", "train.json"),
+        ("docs/how-to/segment.md", "inference.json"),
+        ("docs/how-to/evaluate.md", "evaluate.json"),
+    ],
 )
 def test_tables_of_keys_are_those_of_the_configuration(page, name):
     config = json.loads(read(f"bundle/configs/{name}"))
