@@ -37,6 +37,7 @@ class Sa2VAKeys(StrEnum):
     PROMPTS = "prompts"
     ABSENT = "absent"
     SLICE = "slice"  # int: index of the slice of a volume, in LPS order
+    SOURCE = "source"  # str: base name of the image's file, with the slice's number, for messages
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
     TURNS = "turns"  # list of (question, answer) pairs
