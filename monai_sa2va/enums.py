@@ -39,6 +39,7 @@ class Sa2VAKeys(StrEnum):
     SLICE = "slice"  # int: index of the slice of a volume, in LPS order
     PATIENT = "patient"  # whom an image shows: images of one are never independent
     GROUP = "group"  # the same by a name of another kind, such as part of the file's name
+    SOURCE = "source"  # str: base name of the image's file, with the slice's number, for messages
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
     TURNS = "turns"  # list of (question, answer) pairs

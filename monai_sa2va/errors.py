@@ -21,6 +21,7 @@ __all__ = [
     "OutputError",
     "PromptError",
     "Sa2VAError",
+    "TrainingError",
 ]
 
 
@@ -71,3 +72,9 @@ class OutputError(Sa2VAError, OSError):
     """A result that can't be written."""
 
     code = "OUTPUT"
+
+
+class TrainingError(Sa2VAError, RuntimeError):
+    """A training that can't go on: its loss, or its gradient, is no finite number."""
+
+    code = "TRAINING"

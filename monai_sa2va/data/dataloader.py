@@ -18,6 +18,9 @@ import torch
 from monai.data import DataLoader
 from torch.utils.data import Dataset
 
+from monai_sa2va.data.order import EpochOrder, SeededSamples
+from monai_sa2va.errors import ConfigError
+
 __all__ = ["Sa2VADataLoader"]
 
 
@@ -32,8 +35,14 @@ class Sa2VADataLoader(DataLoader):
         persistent_workers: whether workers outlive an epoch; dropped likewise.
         pin_memory: whether batches lie in page-locked memory for faster copies to a GPU; dropped where CUDA isn't
             available.
+        seed: makes the order of an epoch (with ``shuffle``, or as a ``sampler`` gives it) and the random transforms of
+            its samples functions of the seed, the epoch and the sample, whatever ``num_workers``; ``None`` draws them
+            from what torch's global generator holds.
         **kwargs: of :class:`torch.utils.data.DataLoader`; ``collate_fn`` is
             :func:`monai_sa2va.data.collate.sa2va_collate` unless given.
+
+    Raises:
+        ConfigError: when ``seed`` can't be used.
     """
 
     def __init__(
@@ -44,8 +53,21 @@ class Sa2VADataLoader(DataLoader):
         prefetch_factor: int = 2,
         persistent_workers: bool = True,
         pin_memory: bool = True,
+        seed: int | None = None,
         **kwargs: Any,
     ) -> None:
+        self.seed = seed
+        self._order: EpochOrder | None = None
+        if seed is not None:
+            if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+                raise ConfigError(f"seed is {seed!r}; give a whole number of at least 0, or null for none")
+            if kwargs.get("batch_sampler") is not None:
+                raise ConfigError("a loader with a batch_sampler can't have a seed; leave one of them out")
+            # the length is all that it needs of the dataset
+            self._order = EpochOrder(dataset, seed, bool(kwargs.pop("shuffle", False)), kwargs.pop("sampler", None))  # type: ignore[arg-type]
+            # a generator of its own, lest a loader that is opened once more than another moves the global one
+            kwargs |= {"sampler": self._order, "generator": torch.Generator().manual_seed(seed)}
+            dataset = SeededSamples(dataset, seed)
         if "collate_fn" not in kwargs:
             from monai_sa2va.data.collate import sa2va_collate
 
@@ -59,3 +81,20 @@ class Sa2VADataLoader(DataLoader):
             pin_memory=pin_memory and torch.cuda.is_available(),
             **kwargs,
         )
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose what the next iteration gives.
+
+        Args:
+            epoch: counted from 0.
+            first_batch: batches of the epoch that are left out at its beginning; none of them is loaded.
+
+        Raises:
+            ConfigError: when batches are to be left out, but without a seed the order isn't known.
+        """
+        if self._order is not None:
+            self._order.seek(epoch, first_batch * (self.batch_size or 1))
+        elif first_batch:
+            raise ConfigError("a loader without a seed can't begin in the midst of an epoch; give it one")
+        elif hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)

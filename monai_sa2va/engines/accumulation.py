@@ -30,7 +30,8 @@ class AccumulationWindows:
     before its first micro-batch is handed out.
 
     Args:
-        loader: of collated batches.
+        loader: of collated batches; one with ``set_epoch(epoch, first_batch)``, as
+            :class:`~monai_sa2va.data.dataloader.Sa2VADataLoader`, can be entered anywhere.
         steps: micro-batches a window; the last window of an epoch may be shorter.
         count: what a batch counts, by loss part: :meth:`monai_sa2va.networks.sa2va.Sa2VA.loss_counts`.
         epoch_length: micro-batches an epoch, in which no window reaches into the next one; those of the loader by
@@ -51,7 +52,9 @@ class AccumulationWindows:
         if epoch_length is not None and epoch_length < 1:
             raise ConfigError(f"epoch_length is {epoch_length}; at least 1 is needed")
         self.loader, self.steps, self.count, self.epoch_length = loader, steps, count, epoch_length
-        self._source: Iterator[dict[str, Any]] = iter(())
+        self._source: Iterator[dict[str, Any]] | None = None
+        # micro-batches taken from the loader since the run began, and those of the next epoch that are done already
+        self._taken = self._first = 0
 
     def __len__(self) -> int:
         """Micro-batches an epoch."""
@@ -60,19 +63,46 @@ class AccumulationWindows:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the micro-batches of one epoch with ``loss_counts`` of their window and ``window_end``."""
         window: list[dict[str, Any]] = []
+        first, self._first = self._first, 0
         if self.epoch_length is None:
-            self._source = iter(self.loader)
-        for number in range(1, len(self) + 1):
+            self._source = None
+        for number in range(first + 1, len(self) + 1):
             window.append(self._next())
             if len(window) == self.steps or number == len(self):
                 yield from self._release(window)
                 window = []
 
+    def seek(self, done: int) -> None:
+        """Let the next iteration go on where a run stopped, also in mid-epoch; nothing is loaded twice.
+
+        Args:
+            done: micro-batches since the run began, over all its epochs; a multiple of ``steps`` within its epoch.
+
+        Raises:
+            ConfigError: when the loader can't be entered there.
+        """
+        self._first = done % len(self)
+        if done != self._taken:
+            if not hasattr(self.loader, "set_epoch") and done % len(self.loader):  # type: ignore[arg-type]
+                raise ConfigError(
+                    "the training loader has no set_epoch, so training can't go on in the midst of an epoch; take a "
+                    "Sa2VADataLoader with a seed"
+                )
+            self._taken, self._source = done, None
+
+    def _open(self) -> Iterator[dict[str, Any]]:
+        if hasattr(self.loader, "set_epoch"):
+            self.loader.set_epoch(*divmod(self._taken, len(self.loader)))  # type: ignore[arg-type]
+        return iter(self.loader)
+
     def _next(self) -> dict[str, Any]:
         for _ in range(2):
+            if self._source is None:
+                self._source = self._open()
             for batch in self._source:
+                self._taken += 1
                 return batch
-            self._source = iter(self.loader)
+            self._source = None
         raise DataError("the training loader gives no batch; its dataset is smaller than a batch, or empty")
 
     def _release(self, window: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -72,11 +72,13 @@ class TrainingStats:
             # imported here: TensorBoard takes seconds to load, and evaluation doesn't need it
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.log_dir))
+            # of a run that is resumed, what it had written after its checkpoint is drawn once
+            done = engine.state.optimizer_steps
+            self._writer = SummaryWriter(str(self.log_dir), purge_step=done + 1 if done else None)
         network = getattr(engine.network, "module", engine.network)
         for part, (trained, total) in trainable_summary(network).items():
             _LOGGER.info("%-34s %12s of %12s parameters trained", part, f"{trained:,}", f"{total:,}")
-        seed = "" if self.seed is None else f" (seed {self.seed})"
+        seed = "" if self.seed is None or engine.state.optimizer_steps else f" (seed {self.seed})"
         _LOGGER.info("weights at the start%s: sha256 %s", seed, weights_hash(network))
         self._reset(engine)
 

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
@@ -26,6 +27,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from monai_sa2va.engines.accumulation import AccumulationWindows, check_steps
+from monai_sa2va.engines.stopping import FiniteGuard
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
 
@@ -57,6 +59,9 @@ class Sa2VATrainer(SupervisedTrainer):
     share of the window, and ``pred_masks``; after each optimizer step ``state.grad_norm`` (before clipping),
     ``state.lr`` (of that step) and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
     ``CheckpointSaver`` and ``CheckpointLoader`` carry it on.
+
+    A run ends with a ``TrainingError`` before a step whose losses or gradient aren't finite; the weights are then still
+    those before it. A loader that can be entered in mid-epoch is, where the state says so.
 
     Raises:
         ConfigError: when ``accumulation_steps``, ``clip_norm`` or ``epoch_length`` can't be used.
@@ -98,6 +103,10 @@ class Sa2VATrainer(SupervisedTrainer):
         )
         module: Any = getattr(network, "module", network)
         self.data_loader = AccumulationWindows(train_data_loader, accumulation_steps, module.loss_counts, epoch_length)
+        self.windows = self.data_loader
+        self._guard = FiniteGuard()
+        # the place in the data is the engine's iteration, whatever restored it
+        self.add_event_handler(Events.EPOCH_STARTED, lambda: self.windows.seek(self.state.iteration))
         self.state.grad_norm = 0.0
         self.state.optimizer_steps = 0
         self.state_dict_user_keys.append("optimizer_steps")
@@ -110,6 +119,7 @@ class Sa2VATrainer(SupervisedTrainer):
         """Train. Unlike MONAI's trainers this one makes no gradient scaler."""
         # what an interrupted run left behind belongs to no window of this one
         self.optimizer.zero_grad(set_to_none=True)
+        self._guard.clear()
         Workflow.run(self)
 
     def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +133,7 @@ class Sa2VATrainer(SupervisedTrainer):
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         predictions[Keys.LOSS].backward()
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self._guard.add(predictions[Keys.LOSS], batch)
         if batch[Keys.WINDOW_END]:
             self._step()
         output = {key: value.detach() for key, value in predictions.items() if key.startswith("loss")}
@@ -135,6 +146,7 @@ class Sa2VATrainer(SupervisedTrainer):
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = float("inf") if self.clip_norm is None else self.clip_norm
         self.state.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+        self._guard.check(self.state.grad_norm, self.state.optimizer_steps + 1)
         self.state.lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -28,6 +28,7 @@ from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.transforms.chat import Control, Segments, encode_conversation
 from monai_sa2va.transforms.grounding_image import GroundingImage
 from monai_sa2va.transforms.sentences import ANSWERS, answer_segments, check_prompt, parse_phrases
+from monai_sa2va.transforms.source import file_name
 from monai_sa2va.transforms.tiles import TileImage
 
 __all__ = ["Sa2VAProcessor", "Sa2VAProcessorD", "Sa2VAProcessorDict", "Sa2VAProcessord"]
@@ -157,7 +158,7 @@ class Sa2VAProcessord(MapTransform):
         self.processor, self.mask_size, self.keep = processor, mask_size, tuple(keep)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Turn an entry with ``image``, ``turns`` and ``gt_masks`` into network inputs.
+        """Turn an entry with ``image``, ``turns`` and ``gt_masks`` into network inputs; ``source`` names the file.
 
         Raises:
             DataError: when the answers don't hold one [SEG] a mask.
@@ -169,8 +170,14 @@ class Sa2VAProcessord(MapTransform):
             raise DataError(f"gt_masks has shape {tuple(masks.shape)}, the answers hold {segs} [SEG]")
         sample[Keys.MASKS] = masks if self.mask_size is None else _resize_nearest(masks, self.mask_size)
         sample[Keys.FRAMES_PER_BATCH] = 1
+        sample[Keys.SOURCE] = _source(data[self.keys[0]], data.get(Keys.SLICE))
         sample.update({key: data[key] for key in self.keep if key in data})
         return sample
+
+
+def _source(image: Any, number: Any) -> str:
+    name = file_name(image)
+    return f"{name} slice {number}" if name and number is not None else name
 
 
 def _resize_nearest(masks: torch.Tensor, side: int) -> torch.Tensor:

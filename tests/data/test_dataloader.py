@@ -13,9 +13,11 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.data import Dataset
+from monai.transforms import Compose, RandomizableTransform
 
 from monai_sa2va.data.collate import sa2va_collate
 from monai_sa2va.data.dataloader import Sa2VADataLoader
+from monai_sa2va.errors import ConfigError
 
 
 def numbers(n: int) -> Dataset:
@@ -60,3 +62,58 @@ def test_batches_are_collated_for_the_network_by_default():
 def test_what_torch_refuses_is_refused():
     with pytest.raises(ValueError, match="batch_size"):
         Sa2VADataLoader(numbers(2), batch_size=0)
+
+
+class Noise(RandomizableTransform):
+    def __call__(self, data: dict[str, int]) -> tuple[int, float]:
+        return data["index"], float(self.R.random())
+
+
+def seeded(workers: int = 0, **settings: object) -> Sa2VADataLoader:
+    dataset = Dataset([{"index": i} for i in range(7)], Compose([Noise()]))
+    return Sa2VADataLoader(
+        dataset,
+        2,
+        num_workers=workers,
+        seed=5,
+        shuffle=True,
+        collate_fn=list,
+        **{"persistent_workers": True, **settings},
+    )
+
+
+def test_a_seeded_epoch_is_the_same_with_workers_and_from_any_batch_on():
+    alone, helped = seeded(), seeded(workers=2)
+    for epoch in (0, 1):
+        alone.set_epoch(epoch)
+        whole = list(alone)
+        helped.set_epoch(epoch)
+        assert list(helped) == whole
+        for loader in (alone, helped):
+            loader.set_epoch(epoch, 2)
+            assert list(loader) == whole[2:]
+            assert len(loader) == 4
+    alone.set_epoch(0)
+    assert list(alone) != whole
+
+
+def test_a_seeded_loader_leaves_the_global_generator_alone():
+    before = torch.get_rng_state()
+    list(seeded())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "0"])
+def test_bad_seeds(seed):
+    with pytest.raises(ConfigError, match=r"seed is .*; give a whole number of at least 0"):
+        Sa2VADataLoader(numbers(3), seed=seed)
+
+
+def test_what_a_seed_needs():
+    with pytest.raises(ConfigError, match="batch_sampler can't have a seed"):
+        Sa2VADataLoader(numbers(3), seed=0, batch_sampler=[[0]])
+    loader = Sa2VADataLoader(numbers(3), collate_fn=indices)
+    loader.set_epoch(4)
+    assert list(loader) == [[0], [1], [2]]
+    with pytest.raises(ConfigError, match="without a seed can't begin in the midst of an epoch"):
+        loader.set_epoch(4, 1)

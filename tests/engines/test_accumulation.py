@@ -96,3 +96,41 @@ def test_bad_epoch_length_and_empty_loader() -> None:
         AccumulationWindows([], 1, _count, epoch_length=0)
     with pytest.raises(DataError, match="the training loader gives no batch"):
         list(AccumulationWindows([], 1, _count, epoch_length=2))
+
+
+class Seekable(list[dict[str, int]]):
+    """A loader of three batches, each named by its epoch and its place."""
+
+    def __init__(self) -> None:
+        super().__init__([{"n": 0}] * 3)
+        self.place = (0, 0)
+
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        self.place = (epoch, first_batch)
+
+    def __iter__(self) -> Any:
+        epoch, first = self.place
+        return iter([{"n": 10 * epoch + number} for number in range(first, 3)])
+
+
+@pytest.mark.parametrize("epoch_length", [None, 2, 5])
+def test_a_run_is_entered_anywhere(epoch_length: int | None) -> None:
+    length = epoch_length or 3
+    windows = AccumulationWindows(Seekable(), 1, _count, epoch_length)
+    whole = []
+    for epoch in range(4):
+        windows.seek(epoch * length)
+        whole += [n for n, _, _ in _epoch(windows)]
+    assert whole[:7] == [0, 1, 2, 10, 11, 12, 20]
+    for done in range(len(whole)):
+        windows = AccumulationWindows(Seekable(), 1, _count, epoch_length)
+        windows.seek(done)
+        assert [n for n, _, _ in _epoch(windows)] == whole[done : (done // length + 1) * length]
+
+
+def test_a_plain_loader_is_entered_at_its_beginning_only() -> None:
+    windows = AccumulationWindows([{"n": 1}, {"n": 2}], 1, _count)
+    windows.seek(4)
+    assert [n for n, _, _ in _epoch(windows)] == [1, 2]
+    with pytest.raises(ConfigError, match="no set_epoch, so training can't go on in the midst of an epoch"):
+        windows.seek(5)

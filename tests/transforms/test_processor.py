@@ -126,12 +126,18 @@ class TestDictionary:
     def test_network_inputs(self, processor: Sa2VAProcessor, entry: dict[str, Any]) -> None:
         sample = Sa2VAProcessord(processor)(entry)
         assert {str(key) for key in sample} == {
-            "pixel_values", "g_pixel_values", "input_ids", "labels", "gt_masks", "frames_per_batch", "names",
+            "pixel_values", "g_pixel_values", "input_ids", "labels", "gt_masks", "frames_per_batch", "names", "source",
         }  # fmt: skip
         assert sample["frames_per_batch"] == 1
         assert sample["names"] == ["a", "b"]
+        assert sample["source"] == ""
         assert sample["gt_masks"].dtype == torch.uint8
         assert np.array_equal(sample["gt_masks"].numpy(), entry["gt_masks"])
+
+    def test_the_file_is_named_without_its_folder(self, processor: Sa2VAProcessor, entry: dict[str, Any]) -> None:
+        entry["image"] = MetaTensor(entry["image"], meta={"filename_or_obj": "/data/Jane Doe/ct.nii.gz"})
+        assert Sa2VAProcessord(processor)(entry)["source"] == "ct.nii.gz"
+        assert Sa2VAProcessord(processor)({**entry, "slice": 7})["source"] == "ct.nii.gz slice 7"
 
     def test_masks_are_resized_by_the_nearest_pixel(self, processor: Sa2VAProcessor, entry: dict[str, Any]) -> None:
         larger = Sa2VAProcessord(processor, mask_size=8)(entry)["gt_masks"]

@@ -1,0 +1,306 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checkpoints from which a run that was killed goes on as if nothing had happened, and the weights to keep."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import distributed
+from torch.optim import Optimizer
+
+from monai_sa2va.checkpoints.save import save_checkpoint, temporary_path
+from monai_sa2va.engines.random_state import random_state, set_random_state
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from monai_sa2va.engines.trainer import Sa2VATrainer
+
+__all__ = ["ResumableCheckpoint", "WeightsSaver"]
+
+_LOGGER = logging.getLogger(__name__)
+_NAME = re.compile(r"resume_(\d{8,})\.pt")
+_TRAINER = ("iteration", "optimizer_steps", "best_metric", "best_metric_epoch")
+_VALIDATOR = ("epoch", "best_metric", "best_metric_epoch")
+
+
+class WeightsSaver:
+    """Write weights whole or not at all: an evaluator's best ones, or a trainer's last ones.
+
+    Args:
+        save_dir: folder.
+        save_dict: what is saved, each by its ``state_dict()``: ``{"model": network, "info": ModelInfo(...)}``.
+        filename: of the file, which each better one replaces.
+        best: attached to an evaluator: after an epoch whose key metric is the best so far. Otherwise attached to a
+            trainer: once, after its last epoch.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        save_dict: Mapping[str, Any],
+        filename: str = "model.pt",
+        best: bool = True,
+    ) -> None:
+        self.path, self.save_dict, self.best = Path(save_dir) / filename, dict(save_dict), best
+
+    def attach(self, engine: Engine) -> None:
+        """Listen to an evaluator or a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED if self.best else Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save, where it is time.
+
+        Raises:
+            OutputError: when the file can't be written.
+        """
+        state: Any = engine.state
+        if not self.best or state.best_metric_epoch == state.epoch:
+            save_checkpoint(_states(self.save_dict), self.path)
+
+
+class ResumableCheckpoint:
+    """Save all that a run consists of, and go on from there exactly, also in mid-epoch.
+
+    Attach it to the trainer after validation and before whatever reports. It saves after optimizer steps, where no
+    gradients are half added up: ``resume_<optimizer steps>.pt`` in ``save_dir``, each written whole or not at all. A
+    step that ends an epoch is saved after the validation. On a CPU in float32 the weights of a resumed run are those of
+    an uninterrupted one, bit for bit.
+
+    In a run of several processes each of them needs it, the first writes.
+
+    Args:
+        save_dir: folder of the checkpoints.
+        save_dict: what is saved, each by its ``state_dict()``: network, optimizer, schedule. What refuses another
+            configuration, as :class:`~monai_sa2va.checkpoints.info.ModelInfo`, comes first.
+        validator: the evaluator whose best metric is carried on, if there is one.
+        interval: optimizer steps from one checkpoint to the next, at least 1; the end of a run is always saved.
+        keep: how many are kept, at least 1.
+        resume: go on from the newest checkpoint that can be read; without any, training starts anew. Otherwise a
+            warning says that there are some; the first one of the new run replaces them.
+
+    Raises:
+        ConfigError: when ``interval`` or ``keep`` can't be used.
+    """
+
+    def __init__(
+        self,
+        save_dir: str | os.PathLike[str],
+        save_dict: Mapping[str, Any],
+        validator: Any = None,
+        interval: int = 200,
+        keep: int = 2,
+        resume: bool = False,
+    ) -> None:
+        for name, number in (("interval", interval), ("keep", keep)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ConfigError(
+                    f"{name} of the resumable checkpoints is {number!r}; give a whole number of at least 1"
+                )
+        self.save_dir, self.save_dict, self.validator = Path(save_dir), dict(save_dict), validator
+        self.interval, self.keep, self.resume = interval, keep, resume
+        self._own: list[Path] = []
+        self._saved = 0
+        self._whole = False
+
+    def attach(self, engine: Sa2VATrainer) -> None:
+        """Listen to a trainer."""
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        engine.add_event_handler(Events.COMPLETED, self.completed)
+
+    def started(self, engine: Sa2VATrainer) -> None:
+        """Go on from a checkpoint, where asked to.
+
+        Raises:
+            ConfigError: when the training loader has no seed.
+            CheckpointError: when no checkpoint can be read, or it is of another configuration.
+        """
+        if _settings(engine)["seed"] is None:
+            raise ConfigError("a run can be resumed only where its training loader has a seed; give it one")
+        if _is_first():
+            # what a killed run was writing
+            for half in self.save_dir.glob(temporary_path(Path("resume_*.pt")).name):
+                half.unlink(missing_ok=True)
+        found = self._found()
+        self._own, self._whole = [], False
+        if self.resume and found:
+            self._resume(engine, found)
+        elif self.resume:
+            _LOGGER.warning("there is nothing to resume in %s: training starts anew", self.save_dir)
+        elif found:
+            _LOGGER.warning(
+                "%s holds %s of an earlier run, which the first checkpoint of this one replaces: to go on with it, "
+                "stop now and pass --resume True; to keep both, pass another --ckpt_dir",
+                self.save_dir,
+                found[-1].name,
+            )
+        self._saved = engine.state.optimizer_steps
+
+    def iteration_completed(self, engine: Sa2VATrainer) -> None:
+        """Save after a step, where it is time."""
+        self._whole = bool(engine.state.batch[Keys.WINDOW_END])
+        # what ends an epoch is saved after its validation
+        if self._whole and engine.state.iteration % engine.state.epoch_length:
+            self._save_if_due(engine)
+
+    def epoch_completed(self, engine: Sa2VATrainer) -> None:
+        """Save after an epoch, where it is time."""
+        self._save_if_due(engine)
+
+    def completed(self, engine: Sa2VATrainer) -> None:
+        """Save what the run ends with."""
+        if self._whole and engine.state.optimizer_steps > self._saved:
+            self._save(engine)
+
+    def _save_if_due(self, engine: Sa2VATrainer) -> None:
+        if engine.state.optimizer_steps - self._saved >= self.interval:
+            self._save(engine)
+
+    def _save(self, engine: Sa2VATrainer) -> None:
+        self._saved = engine.state.optimizer_steps
+        if not _is_first():
+            return
+        path = self.save_dir / f"resume_{self._saved:08d}.pt"
+        content = {
+            **_states(self.save_dict),
+            "settings": _settings(engine),
+            "trainer": _values(engine, _TRAINER),
+            "validator": {} if self.validator is None else _values(self.validator, _VALIDATOR),
+            "random": random_state(),
+        }
+        save_checkpoint(content, path)
+        self._own = [*(own for own in self._own if own != path), path][-self.keep :]
+        for old in self._found():
+            if old not in self._own:
+                old.unlink(missing_ok=True)
+
+    def _found(self) -> list[Path]:
+        """Checkpoints in the folder, by their steps."""
+        if not self.save_dir.is_dir():
+            return []
+        steps = {path: match for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
+        return sorted(steps, key=lambda path: int(steps[path][1]))
+
+    def _resume(self, engine: Sa2VATrainer, found: list[Path]) -> None:
+        for number in range(len(found), 0, -1):
+            path = found[number - 1]
+            content = _read(path)
+            if content is not None:
+                self._restore(engine, content, path.name)
+                self._own = found[:number][-self.keep :]
+                return
+            _LOGGER.warning(
+                "%s is damaged and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
+            )
+        raise CheckpointError(
+            f"no resume_*.pt in {self.save_dir.name!r} can be read; start anew without resume, or name another ckpt_dir"
+        )
+
+    def _restore(self, engine: Sa2VATrainer, content: Mapping[str, Any], name: str) -> None:
+        odd = [key for key in (*self.save_dict, "settings", "trainer", "validator", "random") if key not in content]
+        if odd:
+            raise CheckpointError(f"{name} holds no {odd[0]!r}: it is of another configuration; start anew")
+        _check_settings(content["settings"], _settings(engine), name)
+        for key, thing in self.save_dict.items():
+            if isinstance(thing, Optimizer):
+                _warn_of_other_rates(thing, content[key])
+            try:
+                thing.load_state_dict(content[key])
+            except CheckpointError:
+                raise
+            except (RuntimeError, ValueError, KeyError) as error:
+                raise CheckpointError(
+                    f"{key!r} of {name} doesn't fit this configuration; go on with the one it was begun with"
+                ) from error
+        _set_values(engine, content["trainer"])
+        # whole epochs so far: the engine counts the one it goes on with
+        engine.state.epoch = engine.state.iteration // engine.state.epoch_length
+        if self.validator is not None:
+            _set_values(self.validator, content["validator"])
+        set_random_state(content["random"])
+        done, planned = engine.state.epoch, engine.state.max_epochs
+        left = "" if done < planned else f": all {planned} epochs are done, pass a larger max_epochs for more"
+        _LOGGER.info("going on from %s, after %d whole epochs%s", name, done, left)
+
+
+def _is_first() -> bool:
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _states(things: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: thing.state_dict() for key, thing in things.items()}
+
+
+def _values(engine: Any, names: tuple[str, ...]) -> dict[str, float]:
+    values = {name: getattr(engine.state, name) for name in names}
+    # numpy's numbers couldn't be read back without running code
+    return {name: value.item() if hasattr(value, "item") else value for name, value in values.items()}
+
+
+def _set_values(engine: Any, values: Mapping[str, float]) -> None:
+    for name, value in values.items():
+        setattr(engine.state, name, value)
+
+
+def _settings(engine: Sa2VATrainer) -> dict[str, Any]:
+    """What the order of the samples, and so the run, hangs on."""
+    loader: Any = engine.windows.loader
+    return {
+        "seed": getattr(loader, "seed", None),
+        "batch_size": getattr(loader, "batch_size", None),
+        "accumulation_steps": engine.windows.steps,
+        "epoch_length": engine.state.epoch_length,
+        "samples": len(loader.dataset) if hasattr(loader, "dataset") else None,
+    }
+
+
+def _check_settings(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
+    odd = [key for key in now if then.get(key) != now[key]]
+    if odd:
+        raise CheckpointError(
+            f"{name} was written with {odd[0]} {then.get(odd[0])}, and it is {now[odd[0]]} now: go on with the same, "
+            "or start anew without resume"
+        )
+
+
+def _warn_of_other_rates(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Say what of the optimizer's options a resumed run doesn't take over."""
+    for now, then in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        for key in sorted(now.keys() & then.keys() - {"params", "lr"}):
+            if now[key] != then[key]:
+                _LOGGER.warning(
+                    "the optimizer's %s was %s and is %s now: the run goes on with %s",
+                    key,
+                    then[key],
+                    now[key],
+                    then[key],
+                )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # torch has no error class of its own for damaged files
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+        return None
+    return content if isinstance(content, dict) else None
