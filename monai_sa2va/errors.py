@@ -19,6 +19,7 @@ __all__ = [
     "DataError",
     "DatalistError",
     "OutputError",
+    "ProcessError",
     "PromptError",
     "Sa2VAError",
 ]
@@ -71,3 +72,9 @@ class OutputError(Sa2VAError, OSError):
     """A result that can't be written."""
 
     code = "OUTPUT"
+
+
+class ProcessError(Sa2VAError, RuntimeError):
+    """Another process of a run on several GPUs that has ended, or does not answer."""
+
+    code = "PROCESS"
