@@ -19,6 +19,7 @@ __all__ = [
     "DataError",
     "DatalistError",
     "OutputError",
+    "ProcessError",
     "PromptError",
     "Sa2VAError",
     "TrainingError",
@@ -78,3 +79,9 @@ class TrainingError(Sa2VAError, RuntimeError):
     """A training that can't go on: its loss, or its gradient, is no finite number."""
 
     code = "TRAINING"
+
+
+class ProcessError(Sa2VAError, RuntimeError):
+    """Another process of a run on several GPUs that has ended, or does not answer."""
+
+    code = "PROCESS"

@@ -36,6 +36,8 @@ class AccumulationWindows:
         count: what a batch counts, by loss part: :meth:`monai_sa2va.networks.sa2va.Sa2VA.loss_counts`.
         epoch_length: micro-batches an epoch, in which no window reaches into the next one; those of the loader by
             default. A shorter epoch goes on in the next one where it stopped, a longer one starts the loader anew.
+        add_up: makes the counts of all processes of one's own, where several share the effective batch: all of them
+            then need the same number of micro-batches.
 
     Raises:
         ConfigError: when ``steps`` or ``epoch_length`` is below 1.
@@ -47,11 +49,13 @@ class AccumulationWindows:
         steps: int,
         count: Callable[[Mapping[str, Any]], dict[str, float]],
         epoch_length: int | None = None,
+        add_up: Callable[[Mapping[str, float]], dict[str, float]] = dict,
     ) -> None:
         check_steps(steps)
         if epoch_length is not None and epoch_length < 1:
             raise ConfigError(f"epoch_length is {epoch_length}; at least 1 is needed")
         self.loader, self.steps, self.count, self.epoch_length = loader, steps, count, epoch_length
+        self.add_up = add_up
         self._source: Iterator[dict[str, Any]] | None = None
         # micro-batches taken from the loader since the run began, and those of the next epoch that are done already
         self._taken = self._first = 0
@@ -111,7 +115,7 @@ class AccumulationWindows:
             for part, value in self.count(batch).items():
                 totals[part] = totals.get(part, 0.0) + value
         # no object or no answer in a whole window: its sum is zero, and so is the part
-        totals = {part: max(value, 1.0) for part, value in totals.items()}
+        totals = {part: max(value, 1.0) for part, value in self.add_up(totals).items()}
         for number, batch in enumerate(window, start=1):
             yield {**batch, Keys.LOSS_COUNTS: totals, Keys.WINDOW_END: number == len(window)}
 

@@ -22,6 +22,7 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.handlers import ValidationHandler
 
+from monai_sa2va.engines.distributed import unwrap
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.networks.parts import trainable_summary, weights_hash
 
@@ -64,7 +65,7 @@ class TrainingStats:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.COMPLETED, self.completed)
         if self.progress:
-            ProgressBar(desc="train").attach(engine, output_transform=lambda output: {"loss": float(output[Keys.LOSS])})
+            ProgressBar(desc="train").attach(engine, output_transform=lambda _: _latest_loss(engine))
 
     def started(self, engine: Sa2VATrainer) -> None:
         """Say what is trained, and from which weights."""
@@ -75,7 +76,7 @@ class TrainingStats:
             # of a run that is resumed, what it had written after its checkpoint is drawn once
             done = engine.state.optimizer_steps
             self._writer = SummaryWriter(str(self.log_dir), purge_step=done + 1 if done else None)
-        network = getattr(engine.network, "module", engine.network)
+        network = unwrap(engine.network)
         for part, (trained, total) in trainable_summary(network).items():
             _LOGGER.info("%-34s %12s of %12s parameters trained", part, f"{trained:,}", f"{total:,}")
         seed = "" if self.seed is None or engine.state.optimizer_steps else f" (seed {self.seed})"
@@ -84,12 +85,12 @@ class TrainingStats:
 
     def iteration_completed(self, engine: Sa2VATrainer) -> None:
         """Add a micro-batch; write a line where enough optimizer steps are done."""
-        output, batch = engine.state.output, engine.state.batch
-        for key, value in output.items():
-            if key.startswith("loss"):
-                # a window's micro-batches each hold their share of its loss: they are added, not averaged
-                self._sums[key] = self._sums.get(key, 0.0) + float(value)
-        self._samples += len(batch[Keys.INPUT_IDS])
+        batch = engine.state.batch
+        if batch[Keys.WINDOW_END]:
+            for key, value in engine.state.step_losses.items():
+                self._sums[key] = self._sums.get(key, 0.0) + value
+        # processes have batches of equal size
+        self._samples += len(batch[Keys.INPUT_IDS]) * engine.processes
         done = engine.state.optimizer_steps - self._steps
         if done >= self.interval and batch[Keys.WINDOW_END]:
             self._write(engine, done)
@@ -120,6 +121,11 @@ class TrainingStats:
     def _reset(self, engine: Sa2VATrainer) -> None:
         self._sums, self._samples, self._steps = {}, 0, engine.state.optimizer_steps
         self._since = time.perf_counter()
+
+
+def _latest_loss(engine: Sa2VATrainer) -> dict[str, float]:
+    loss = engine.state.step_losses.get(Keys.LOSS)
+    return {} if loss is None else {"loss": loss}
 
 
 class EvaluationStats:

@@ -1,0 +1,260 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One process a GPU: joining them, wrapping the network, sharing the data out, and ending together."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sized
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+import torch.distributed as dist
+from monai.data import DistributedSampler
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError, ProcessError
+
+__all__ = [
+    "DistributedSa2VA",
+    "evaluation_sampler",
+    "is_main",
+    "join_processes",
+    "others_go_on",
+    "others_wait",
+    "process_device",
+    "unwrap",
+]
+
+_LOGGER = logging.getLogger(__name__)
+_GRACE_SECONDS = 10.0  # torchrun looks after its processes ten times a second, and ends them all once one is gone
+_PEER_GONE = ("closed by peer", "reset by peer", "connection refused", "broken pipe", "timed out")
+
+
+def process_device() -> torch.device:
+    """The device of this process: the GPU of its number on this node (``LOCAL_RANK``), or the CPU where there is none.
+
+    Raises:
+        ConfigError: when torchrun started more processes than this node has GPUs, or none.
+    """
+    number = _torchrun("LOCAL_RANK")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if number >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {number} finds no GPU of its own, this machine has {torch.cuda.device_count()}; "
+            f"give torchrun --nproc_per_node {torch.cuda.device_count()} or fewer"
+        )
+    return torch.device("cuda", number)
+
+
+def is_main() -> bool:
+    """Whether this process is the one that logs and writes; a process that torchrun didn't start is."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join_processes(device: torch.device | str, timeout_minutes: float = 30.0) -> None:
+    """Join the processes that torchrun started, over NCCL for GPUs and gloo for CPUs.
+
+    From then on the others than the first log errors only, show no Python warnings, and a process whose peer ended says
+    so in one line, instead of a traceback from the depth of a library.
+
+    Args:
+        device: of this process, from :func:`process_device`.
+        timeout_minutes: how long one process waits for another before it gives up, above 0.
+
+    Raises:
+        ConfigError: when torchrun didn't start this process, or the timeout isn't above 0.
+    """
+    rank = _torchrun("RANK")
+    if not timeout_minutes > 0:
+        raise ConfigError(f"timeout_minutes is {timeout_minutes}; give a number above 0")
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo",
+            timeout=timedelta(minutes=timeout_minutes),
+            device_id=device if device.type == "cuda" else None,
+        )
+    # Ignite gathers host names the first time it is asked for anything, and in a handler that only one process has it
+    # would wait for the others for ever.
+    idist.sync()
+    if rank:
+        # what is said while a run is set up is the same in all of them
+        logging.disable(logging.WARNING)
+        warnings.simplefilter("ignore")
+    _LOGGER.info("%d processes, joined over %s", dist.get_world_size(), dist.get_backend())
+    sys.excepthook = _report(sys.excepthook, rank)
+
+
+def others_wait() -> None:
+    """Let all processes but the first of each node wait until that one calls :func:`others_go_on`.
+
+    Between the two calls the first makes what all of them use, such as phantoms.
+    """
+    if _torchrun("LOCAL_RANK"):
+        dist.barrier()
+
+
+def others_go_on() -> None:
+    """Let those that wait in :func:`others_wait` go on; nothing happens in themselves."""
+    if not _torchrun("LOCAL_RANK"):
+        dist.barrier()
+
+
+def evaluation_sampler(dataset: Sized) -> DistributedSampler | None:
+    """Share a dataset out to the processes, in order and without padding, so that no sample is scored twice.
+
+    Args:
+        dataset: of which every process needs a sample; one that is empty needs no sampler.
+
+    Raises:
+        ConfigError: when there are more processes than samples.
+    """
+    if not len(dataset):
+        return None
+    if len(dataset) < dist.get_world_size():
+        raise ConfigError(
+            f"{len(dataset)} validation samples are too few for {dist.get_world_size()} processes; each needs one: "
+            "start fewer with --nproc_per_node, or add entries to 'validation'"
+        )
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)  # type: ignore[arg-type]  # of which it takes the length
+
+
+def unwrap(network: nn.Module) -> nn.Module:
+    """The network itself, out of whatever ``module`` it was put in."""
+    while isinstance(inner := getattr(network, "module", None), nn.Module):
+        network = inner
+    return network
+
+
+class DistributedSa2VA(DistributedDataParallel):
+    """A Sa2VA whose gradients are those of the batches of all processes together.
+
+    Use it for training only; validate with, and save, the network itself: it needs no contact with other processes.
+
+    ``DistributedDataParallel`` averages gradients, while our losses are sums divided by the counts of the whole
+    effective batch. :class:`~monai_sa2va.engines.trainer.Sa2VATrainer` therefore adds up the counts with
+    :meth:`add_up`, and multiplies the loss by the number of processes.
+
+    Args:
+        network: a :class:`~monai_sa2va.networks.sa2va.Sa2VA` on its device; all processes get the first one's weights.
+        find_unused_parameters: look for parameters that a step doesn't use. They depend on the data (no object, no mask
+            decoder), and some never are, so without it a step fails or waits for ever.
+        timeout_minutes: how long one process waits for the counts of another, above 0.
+        **kwargs: of ``DistributedDataParallel``.
+
+    Raises:
+        ConfigError: when the processes aren't joined yet.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        find_unused_parameters: bool = True,
+        timeout_minutes: float = 30.0,
+        **kwargs: Any,
+    ) -> None:
+        if not dist.is_initialized():
+            raise ConfigError("the processes are not joined; call join_processes in 'initialize', or leave this out")
+        # Buffers are constants here. Sent around at each step, they would cost time.
+        # torch 2.15 gave the argument another name.
+        known = inspect.signature(DistributedDataParallel).parameters
+        no_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        settings = {no_buffers: False, "find_unused_parameters": find_unused_parameters, **kwargs}
+        super().__init__(_OneGradient(network), **settings)
+        # Counts lie on the CPU: over NCCL, adding them up would wait for all that the GPU has to do before.
+        self._cpu_group: Any = (
+            dist.new_group(backend="gloo", timeout=timedelta(minutes=timeout_minutes))
+            if dist.get_backend() == "nccl"
+            else None
+        )
+
+    def add_up(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over all processes, which all have to call this with the same keys.
+
+        Args:
+            values: numbers by name.
+        """
+        names = sorted(values)
+        sums = torch.tensor([values[name] for name in names], dtype=torch.float64)
+        dist.all_reduce(sums, group=self._cpu_group)
+        return dict(zip(names, sums.tolist(), strict=True))
+
+
+class _OneGradient(nn.Module):
+    """Leaves the loss alone with a gradient.
+
+    DistributedDataParallel takes every parameter behind an output for one that the backward pass reaches, and would
+    wait for those behind scores that no loss uses.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        output: dict[str, Any] = self.module(data)
+        return {key: value if key == Keys.LOSS else value.detach() for key, value in output.items()}
+
+
+def _torchrun(name: str) -> int:
+    if name not in os.environ:
+        raise ConfigError(
+            f"{name} is not set: multi_gpu_train.json needs one process a GPU; start it with "
+            "'torchrun --nproc_per_node 2 -m monai.bundle run training ...', or leave it out of config_file"
+        )
+    return int(os.environ[name])
+
+
+_Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+def _report(usual: _Hook, rank: int) -> _Hook:
+    """An excepthook that knows the errors of a process whose peer is gone."""
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if not _is_peer_gone(error):
+            usual(kind, error, traceback)
+            return
+        print(f"process {rank}: {ProcessError(_GONE)}", file=sys.stderr, flush=True)
+        # Ending at once, this process could be taken for the one that began it.
+        time.sleep(_GRACE_SECONDS)
+
+    return hook
+
+
+_GONE = "another process of this run has ended or does not answer, so this one ends; its own message says why"
+
+
+def _is_peer_gone(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
+            return True
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and "gloo" in text and any(part in text for part in _PEER_GONE):
+            return True
+        # MONAI wraps what an expression of a configuration raises
+        error = error.__cause__
+    return False
