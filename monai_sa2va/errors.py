@@ -19,6 +19,7 @@ __all__ = [
     "DataError",
     "DatalistError",
     "OutputError",
+    "PreflightError",
     "PromptError",
     "Sa2VAError",
 ]
@@ -71,3 +72,9 @@ class OutputError(Sa2VAError, OSError):
     """A result that can't be written."""
 
     code = "OUTPUT"
+
+
+class PreflightError(Sa2VAError):
+    """A run whose checks failed before it began."""
+
+    code = "PREFLIGHT"
