@@ -19,6 +19,7 @@ __all__ = [
     "DataError",
     "DatalistError",
     "OutputError",
+    "PreflightError",
     "ProcessError",
     "PromptError",
     "Sa2VAError",
@@ -85,3 +86,9 @@ class ProcessError(Sa2VAError, RuntimeError):
     """Another process of a run on several GPUs that has ended, or does not answer."""
 
     code = "PROCESS"
+
+
+class PreflightError(Sa2VAError):
+    """A run whose checks failed before it began."""
+
+    code = "PREFLIGHT"

@@ -36,7 +36,7 @@ from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.rgb import ToRGB
 from monai_sa2va.transforms.stacks import StackPlanes
 
-__all__ = ["Segmentation", "Segmenter"]
+__all__ = ["Segmentation", "Segmenter", "as_device"]
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -123,7 +123,7 @@ class Segmenter:
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
-        self.device = _device(device)
+        self.device = as_device(device)
         self.network = network.to(self.device).eval()
         self.window, self.stack = as_window(window), StackPlanes(axis)
         self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
@@ -156,7 +156,7 @@ class Segmenter:
             CheckpointError: when the weights are missing or don't fit.
         """
         bundle = find_bundle(dir).path
-        target = _device(device)
+        target = as_device(device)
         file = bundle / "configs" / "inference.json"
         if not file.is_file():
             raise ConfigError(f"{os.fspath(file)!r} is missing; name a bundle with an inference config")
@@ -244,7 +244,12 @@ def _or_configured(value: Any, parser: ConfigParser, key: str) -> Any:
     return parser.get_parsed_content(key) if key in parser else "auto"
 
 
-def _device(device: torch.device | str | None) -> torch.device:
+def as_device(device: torch.device | str | None) -> torch.device:
+    """A device that is there; ``None`` is a CUDA device where there is one, else the CPU.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

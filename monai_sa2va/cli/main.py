@@ -36,6 +36,7 @@ VERBS = {
     "segment": "Segment images by sentences; write masks and overlays.",
     "datalist": "Make a datalist from a folder of images and a folder of masks.",
     "phantoms": "Write made images with known structures, to try things on.",
+    "check": "Check data, checkpoint, settings and machine before a run.",
     "info": "Show versions, devices and the bundle in use.",
 }
 
@@ -114,7 +115,8 @@ for _verb, _line in VERBS.items():
 def _load(verb: str) -> Any:
     """The command of a verb, from its module."""
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    single.command(verb)(getattr(import_module(f"monai_sa2va.cli.{verb}"), verb))
+    module = import_module(f"monai_sa2va.cli.{verb}")
+    single.command(verb, context_settings=getattr(module, "CONTEXT_SETTINGS", None))(getattr(module, verb))
     return typer.main.get_command(single)
 
 

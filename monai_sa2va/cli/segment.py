@@ -75,12 +75,17 @@ def segment(
         Optional[str],  # noqa: UP045
         typer.Option(
             help="How grey values are shown: auto, dtype, percentile, a CT window such as lung, or JSON such as "
-            '\'{"kind": "hu", "center": 40, "width": 400}\' or \'{"nonfinite": "lower"}\'.'
+            '\'{"kind": "hu", "center": 40, "width": 400}\' or \'{"nonfinite": "lower"}\'. '
+            "[default: as in the checkpoint's training]"
         ),
-    ] = "auto",
+    ] = None,
     axis: Annotated[
-        Axis, typer.Option(help="How volumes are sliced; auto takes the plane in which each was taken.")
-    ] = Axis.AUTO,
+        Optional[Axis],  # noqa: UP045
+        typer.Option(
+            help="How volumes are sliced; auto takes the plane in which each was taken. [default: as in the "
+            "checkpoint's training]"
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
 ) -> None:

@@ -20,25 +20,26 @@ import numpy as np
 from monai_sa2va.data.headers import Grid, image_suffix, read_grid, read_label, read_values, same_grid
 from monai_sa2va.errors import DataError
 
-__all__ = ["check_pair"]
+__all__ = ["check_image", "check_pair"]
 
 # Window refuses them, too; this module is free of torch
 _NO_BRIGHTNESS = ("P", "PA", "CMYK")
 
 
-def check_pair(image: str | Path, mask: str | Path) -> np.ndarray:
-    """Check an image and its mask for what ``train.json`` refuses.
+def check_image(image: str | Path, finite: bool = True) -> Grid:
+    """Check an image for what ``train.json`` refuses.
 
-    Of an image the header is read, and all values only where the file stores floating point.
+    Of it the header is read, and all values only where the file stores floating point.
 
-    Returns:
-        The mask's values, of an integer dtype, x first.
+    Args:
+        image: path of a picture or volume.
+        finite: whether NaN and infinite values are refused, as windows do unless told otherwise.
 
     Raises:
-        DataError: when one can't be read, they don't lie on one grid, a volume doesn't say its orientation, or the
-            image's numbers are no brightness or not finite; naming the file.
+        DataError: when it can't be read, is no picture or volume in space, or its numbers are no brightness or not
+            finite; naming the file.
     """
-    image, mask = Path(image), Path(mask)
+    image = Path(image)
     grid = read_grid(image)
     stored = _stored(image)
     if stored in _NO_BRIGHTNESS:
@@ -48,8 +49,28 @@ def check_pair(image: str | Path, mask: str | Path) -> np.ndarray:
     if len(grid.shape) > 3:
         raise DataError(f"{image.name} has {len(grid.shape)} axes: an image is a picture or one volume")
     _check_place(image, grid)
-    if stored == "float":
+    if stored == "float" and finite:
         _check_finite(image)
+    return grid
+
+
+def check_pair(image: str | Path, mask: str | Path, finite: bool = True) -> np.ndarray:
+    """Check an image and its mask for what ``train.json`` refuses.
+
+    Args:
+        image: as for :func:`check_image`, like ``finite``.
+        mask: path of a label.
+        finite: whether NaN and infinite values are refused.
+
+    Returns:
+        The mask's values, of an integer dtype, x first.
+
+    Raises:
+        DataError: when one can't be read, they don't lie on one grid, a volume doesn't say its orientation, or the
+            image's numbers are no brightness or not finite; naming the file.
+    """
+    image, mask = Path(image), Path(mask)
+    grid = check_image(image, finite)
     values, other = read_label(mask)
     differs = same_grid(grid, other)
     if differs:

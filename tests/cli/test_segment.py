@@ -94,6 +94,24 @@ def test_volumes_are_sliced_as_asked(bundle: Path, images: Path, tmp_path: Path)
     assert (written != other).any()
 
 
+def test_window_and_axis_are_the_checkpoints_unless_given(bundle: Path, images: Path, tmp_path: Path) -> None:
+    weights = {"model": Sa2VA("tiny", seed=0).state_dict(), "info": {"axis": "coronal"}}
+    torch.save(weights, tmp_path / "coronal.pt")
+    config = json.loads((bundle / "configs" / "inference.json").read_text())
+    config["imports"] = ["$from monai_sa2va.checkpoints.info import stored"]
+    config["axis"] = "$stored(@checkpoint, 'axis', 'auto')"
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text("{}")
+    (tmp_path / "configs" / "inference.json").write_text(json.dumps(config))
+    arguments = (images / "ct.nii.gz", "-p", "vessels", "--bundle", tmp_path, "--checkpoint", tmp_path / "coronal.pt")
+    masks = {}
+    for name, more in (("own", ()), ("same", ("--axis", "coronal")), ("other", ("--axis", "sagittal"))):
+        assert _run(*arguments, *more, "-o", tmp_path / name).exit_code == 0
+        masks[name] = np.asarray(nib.load(tmp_path / name / "ct" / "vessels.nii.gz").dataobj)
+    np.testing.assert_array_equal(masks["own"], masks["same"])
+    assert (masks["own"] != masks["other"]).any()
+
+
 def test_one_bad_input_doesnt_stop_the_rest(bundle: Path, images: Path, tmp_path: Path) -> None:
     torn = images / "torn.png"
     torn.write_bytes((images / "eye.png").read_bytes()[:80])

@@ -1,0 +1,144 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Checks before inference: checkpoint, tokenizer, preprocessing, prompts, images and where results go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_sa2va.checkpoints.info import read_info
+from monai_sa2va.checkpoints.load import load_weights, read_weights
+from monai_sa2va.data.checks import check_image
+from monai_sa2va.data.tokenizer import load_tokenizer
+from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import CheckpointError, DataError
+from monai_sa2va.inferers.image import check_prompts
+from monai_sa2va.preflight.data import summed
+from monai_sa2va.preflight.report import Remark, Status
+from monai_sa2va.preflight.settings import Settings
+from monai_sa2va.transforms.intensity import as_window
+from monai_sa2va.writers.masks import check_formats
+
+__all__ = [
+    "check_checkpoint",
+    "check_images",
+    "check_preprocessing",
+    "check_results_folder",
+    "check_sentences",
+    "check_tokenizer",
+]
+
+_TABLE = "summary.csv"
+
+
+def check_checkpoint(settings: Settings) -> Iterator[Remark]:
+    """Whether the checkpoint is whole, finite, and of the configured network's geometry."""
+    if not settings.has("checkpoint"):
+        return
+    path = Path(settings.value("checkpoint"))
+    info = read_info(path)
+    network = settings.value("network_def")
+    if "config" in info and _plain(info["config"]) != _plain(network.config.to_dict()):
+        own, told = _plain(network.config.to_dict()), _plain(info["config"])
+        odd = sorted(key for key in own.keys() | told.keys() if own.get(key) != told.get(key))
+        raise CheckpointError(
+            f"{path.name} was trained with another {', '.join(odd)} than network_def has; leave network_def as it is"
+        )
+    broken = [name for name, tensor in read_weights(path).items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise CheckpointError(f"{path.name} holds NaN or infinite weights in {broken[0]}; take an earlier checkpoint")
+    load_weights(network, path)
+    settings.notes["info"] = info
+    if "config" not in info:
+        yield Status.WARN, f"{path.name} doesn't say its geometry and preprocessing; its weights fit this network"
+    else:
+        yield Status.PASS, f"{path.name} is complete, {sum(p.numel() for p in network.parameters()):,} parameters"
+
+
+def check_tokenizer(settings: Settings) -> Iterator[Remark]:
+    """Whether the tokenizer has [SEG] and the other tokens that nobody may type, and no more than the network."""
+    if settings.has("network_def"):
+        config = settings.value("network_def").config
+        tokenizer = load_tokenizer(config)
+        yield Status.PASS, f"{len(tokenizer)} tokens, [SEG] is number {tokenizer.convert_tokens_to_ids('[SEG]')}"
+
+
+def check_preprocessing(settings: Settings) -> Iterator[Remark]:
+    """Whether grey values and slices become what they were in training."""
+    if not settings.has("window"):
+        return
+    window, axis = as_window(settings.value("window")), settings.value("axis", "auto")
+    info: Mapping[str, Any] = settings.notes.get("info", {})
+    if "window" in info:
+        trained = as_window(info["window"])
+        # what becomes of NaN is no matter of training
+        if (window.kind, window.lower, window.upper) != (trained.kind, trained.lower, trained.upper):
+            yield (
+                Status.FAIL,
+                f"window is {settings.value('window')!r}, training had {info['window']!r}; leave out window to keep it",
+            )
+            return
+    if "axis" in info and axis != info["axis"]:
+        yield Status.FAIL, f"axis is {axis!r}, training had {info['axis']!r}; leave out axis to keep it"
+        return
+    told = "as in training" if info.keys() >= {"window", "axis"} else "which the checkpoint doesn't say of training"
+    yield Status.PASS, f"window {settings.value('window')!r}, axis {axis!r}, {told}"
+
+
+def check_sentences(settings: Settings) -> Iterator[Remark]:
+    """Whether the prompts are sentences that can be asked."""
+    if settings.has("prompts"):
+        prompts = check_prompts(settings.value("prompts"))
+        yield Status.PASS, f"{len(prompts)} for each image that brings none of its own"
+
+
+def check_images(settings: Settings) -> Iterator[Remark]:
+    """Whether the images open; one that doesn't fails alone, all of them end the run."""
+    if not settings.has("images"):
+        return
+    finite = as_window(settings.value("window", "auto")).nonfinite == "error"
+    faults, pixels, entries = [], 0, settings.value("images")
+    for entry in entries:
+        try:
+            shape = check_image(entry[Keys.IMAGE], finite).shape
+            pixels += torch.Size(shape).numel()
+        except DataError as error:
+            faults.append(str(error))
+    settings.notes["output_bytes"] = 2 * pixels * len(settings.value("prompts", ()) or [1])
+    if faults:
+        status = Status.FAIL if len(faults) == len(entries) else Status.WARN
+        yield status, f"{len(faults)} of {len(entries)} images can't be segmented: {summed(faults)}"
+    else:
+        yield Status.PASS, f"{len(entries)} images open"
+
+
+def check_results_folder(settings: Settings) -> Iterator[Remark]:
+    """Whether the formats are known, and results of an earlier run are in the way."""
+    if settings.has("formats"):
+        check_formats(settings.value("formats"))
+    if settings.has("output_dir") and (Path(settings.value("output_dir")) / _TABLE).exists():
+        folder = settings.value("output_dir")
+        if settings.value("overwrite", False):
+            yield Status.WARN, f"{folder} holds results of an earlier run, which are replaced"
+        else:
+            yield Status.FAIL, f"{folder} holds results already; set overwrite, or choose another output_dir"
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON keeps it: tuples are lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain

@@ -1,0 +1,74 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import pytest
+from monai.bundle import ConfigParser
+
+from monai_sa2va.errors import ConfigError
+from monai_sa2va.preflight.keys import find_unknown
+
+SHIPPED = {"learning_rate": 1, "warmup_steps": 2, "train": {"trainer": {"_target_": "x"}}}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"learning_rate": 1}, None),
+        ({"learning_rat": 1}, ("learning_rat", "learning_rate")),
+        ({"zzz": 1}, ("zzz", None)),
+        # nothing refers to it any more, as where the schedule was replaced, but it is the bundle's own
+        ({"warmup_steps": 3}, None),
+        ({"mine": 1, "run": ["$print(@mine)"]}, None),
+        ({"mine": {"deep": 1}, "run": ["$print(@mine#deep)"]}, None),
+        ({"mine": {"deep": 1, "odd": 2}, "run": ["$print(@mine#deep)"]}, ("mine#odd", None)),
+        ({"mine": {"deep": 1, "odd": 2}, "run": ["$print(@mine)"]}, None),
+        ({"train": {"trainer": {"_target_": "x", "anything": 1}}}, None),
+        ({"train": {"trainr": {"_target_": "x"}}}, ("train#trainr", "train#trainer")),
+        # text that only looks like a reference is none
+        ({"mine": 1, "run": "see @mine"}, ("mine", None)),
+        ({"_meta_": {"version": "1"}, "imports": [], "initialize": [], "finalize": [], "training": []}, None),
+    ],
+)
+def test_keys_that_nothing_uses_are_found(config, expected):
+    assert find_unknown(config, SHIPPED) == expected
+
+
+def test_macros_count_as_use():
+    parser = ConfigParser(
+        {"mine": {"_target_": "x", "a": 1}, "train": {"trainer": "%mine"}, "run": ["$@train#trainer"]}
+    )
+    parser.parse()
+    assert find_unknown(parser.get(), {}) is None
+
+
+def test_from_inside_a_running_configuration():
+    parser = ConfigParser(
+        {
+            "imports": ["$from monai_sa2va.preflight.keys import check_keys"],
+            "initialize": ["$check_keys('train')"],
+            "learning_rat": 3e-4,
+        }
+    )
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize#0")
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert str(caught.value.__cause__) == (
+        "[CONFIG] unknown key learning_rat: nothing in the configuration uses it; did you mean learning_rate?"
+    )
+
+
+def test_outside_of_a_configuration_there_is_no_parser():
+    from monai_sa2va.preflight.keys import check_keys
+
+    with pytest.raises(ConfigError, match="expressions of a configuration"):
+        check_keys("train")
