@@ -112,7 +112,7 @@ class GroundingEncoder(nn.Module):
             embeddings: (n, C) projected [SEG] states of the whole batch.
             index: which frame and embedding each object has.
         """
-        expanded = [level[index.frame] for level in features]
+        expanded = [level[index.frame] for level in self.sam2_model.without_memory(features)]
         return GroundingOutput(*self.sam2_model.decode_language(expanded, embeddings[index.embedding]))
 
     def forward(

@@ -13,28 +13,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from sam2.modeling.backbones.hieradet import Hiera
-from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
-from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
-from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
-from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.mask_decoder import MaskDecoder
 from sam2.modeling.sam.prompt_encoder import PromptEncoder
-from sam2.modeling.sam.transformer import RoPEAttention, TwoWayTransformer
+from sam2.modeling.sam.transformer import TwoWayTransformer
 from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import MLP
-from torch.overrides import TorchFunctionMode
+from torch.nn import functional
 
 from monai_sa2va.config import GroundingConfig
+from monai_sa2va.errors import DataError
+from monai_sa2va.networks.memory import Memory, MemoryEntry
+from monai_sa2va.networks.prompt_tokens import (
+    attending_to,
+    dense_position,
+    dense_tokens,
+    let_tokens_be_left_out,
+    sparse_tokens,
+)
+from monai_sa2va.networks.prompts import GroundingPrompts
+from monai_sa2va.networks.sam2_parts import build_image_encoder, build_memory_attention, build_memory_encoder
 
-__all__ = ["LanguageSAM2"]
+__all__ = ["DecodedMasks", "LanguageSAM2"]
 
 # mask_in_chans of SAM's prompt encoder, a constant of the published model
 _MASK_CHANNELS = 16
+
+
+class DecodedMasks(NamedTuple):
+    """What SAM2's mask decoder says of M objects.
+
+    Attributes:
+        masks: (M, K, S/4, S/4) logits of the K masks that it offers for each object.
+        iou_scores: (M, K) their predicted IoU, 0 to 1.
+        object_scores: (M,) logit of the object being in the frame.
+        pointers: (M, C) object pointers of the best masks, for the memory.
+    """
+
+    masks: torch.Tensor
+    iou_scores: torch.Tensor
+    object_scores: torch.Tensor
+    pointers: torch.Tensor
+
+    def best(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (M, S/4, S/4) and IoU (M,) of the mask of highest predicted IoU."""
+        rows, best = _best(self.iou_scores)
+        return self.masks[rows, best], self.iou_scores[rows, best]
 
 
 class LanguageSAM2(SAM2Base):
@@ -51,9 +78,9 @@ class LanguageSAM2(SAM2Base):
     def __init__(self, config: GroundingConfig) -> None:
         self._geometry = config
         super().__init__(
-            image_encoder=_image_encoder(config),
-            memory_attention=_memory_attention(config),
-            memory_encoder=_memory_encoder(config),
+            image_encoder=build_image_encoder(config),
+            memory_attention=build_memory_attention(config),
+            memory_encoder=build_memory_encoder(config),
             num_maskmem=7,
             image_size=config.image_size,
             sigmoid_scale_for_mem_enc=20.0,
@@ -90,8 +117,8 @@ class LanguageSAM2(SAM2Base):
         )
         self.sam_mask_decoder = MaskDecoder(
             num_multimask_outputs=3,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=self.hidden_dim, mlp_dim=config.feedforward_dim, num_heads=8
+            transformer=let_tokens_be_left_out(
+                TwoWayTransformer(depth=2, embedding_dim=self.hidden_dim, mlp_dim=config.feedforward_dim, num_heads=8)
             ),
             transformer_dim=self.hidden_dim,
             iou_head_depth=3,
@@ -106,139 +133,167 @@ class LanguageSAM2(SAM2Base):
         self.obj_ptr_tpos_proj = torch.nn.Identity()
 
     def image_features(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Encode images once, for any number of objects.
+        """Encode images once, for any number of objects and prompts.
 
         Args:
             images: (F, 3, S, S) float, normalised.
 
         Returns:
-            Three maps, finest first: (F, C/8, S/4, S/4), (F, C/4, S/8, S/8) and (F, C, S/16, S/16), the last with
-            the no-memory embedding added, as on a frame without a past.
+            Three maps, finest first: (F, C/8, S/4, S/4), (F, C/4, S/8, S/8) and (F, C, S/16, S/16). The last is what
+            :meth:`remember` and :meth:`attend` take; :meth:`decode` takes it from :meth:`attend` or
+            :meth:`without_memory`.
         """
         maps: list[torch.Tensor] = list(self.forward_image(images)["backbone_fpn"][-self.num_feature_levels :])
-        maps[-1] = maps[-1] + self.no_mem_embed.view(1, -1, 1, 1)
-        return maps
+        # sam2's neck adds in float32 whatever the weights are
+        dtype = self.no_mem_embed.dtype
+        return maps if dtype == torch.float32 else [level.to(dtype) for level in maps]
 
-    def decode_language(
-        self, features: list[torch.Tensor], language: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Draw one mask an embedding, with language as the only prompt.
+    def without_memory(self, features: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Feature maps as they are decoded on a frame without a past: with the no-memory embedding added."""
+        return [*features[:-1], features[-1] + self.no_mem_embed.view(1, -1, 1, 1)]
+
+    def decode(
+        self, features: Sequence[torch.Tensor], prompts: GroundingPrompts, multimask: bool = True
+    ) -> DecodedMasks:
+        """Draw the masks of M objects by any mixture of prompts; no object's masks depend on the others'.
 
         Args:
-            features: as :meth:`image_features` gives them, already one entry an object: the first axis is M.
+            features: three maps, finest first, already one entry an object; the last conditioned on memory or
+                :meth:`without_memory`.
+            prompts: of M objects; M may be 0. An object without any is drawn from its memory alone.
+            multimask: draw the three masks of SAM2's multiple output, as Sa2VA always does, else the single one.
+
+        Raises:
+            DataError: when there isn't one entry of the maps for each object, or a mask prompt isn't S/4 by S/4.
+        """
+        self._check(features, prompts)
+        masks = 3 if multimask else 1
+        if not len(prompts):
+            # sam2's decoder can't reshape nothing; these are empty, of the right size, and have a gradient path
+            empty = features[-1].flatten(1)[:, :1] if prompts.language is None else prompts.language[:, :1]
+            pointers = features[-1][:, :, 0, 0]
+            return DecodedMasks(
+                features[0][:, :1].expand(-1, masks, -1, -1), empty.expand(-1, masks), empty[:, 0], pointers
+            )
+        encoder, decoder = self.sam_prompt_encoder, self.sam_mask_decoder
+        sparse, kept = sparse_tokens(encoder, prompts)
+        own = kept.new_ones((len(kept), 2 + decoder.num_mask_tokens))
+        with attending_to(torch.cat([own, kept], dim=1)):
+            found, ious, tokens, object_scores = decoder(
+                image_embeddings=features[-1],
+                image_pe=dense_position(encoder),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense_tokens(encoder, prompts, features[-1].shape),
+                multimask_output=multimask,
+                repeat_image=False,
+                high_res_features=list(features[:-1]),
+            )
+        rows, best = _best(ious)
+        pointers = self.obj_ptr_proj(tokens[rows, best])
+        # where SAM2 sees no object, its memory is told so; the mask is left as it is
+        pointers = torch.where(object_scores > 0, pointers, self.no_obj_ptr.to(pointers.dtype))
+        return DecodedMasks(found, ious, object_scores[:, 0], pointers)
+
+    def decode_language(
+        self, features: Sequence[torch.Tensor], language: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Draw one mask an embedding, with language as the only prompt, as the official checkpoints do.
+
+        Args:
+            features: as :meth:`decode` takes them.
             language: (M, C) embeddings; M may be 0.
 
         Returns:
             The best mask's logits (M, S/4, S/4), its predicted IoU (M,), 0 to 1, and the object score (M,), a logit.
         """
-        if not len(language):
-            # sam2's decoder can't reshape nothing; these are empty, of the right size, and have a gradient path
-            return features[0][:, 0], language[:, 0], language[:, 0]
-        encoder = self.sam_prompt_encoder
-        # A zero point labelled -1 and the padding point: both become not_a_point_embed.
-        padding = encoder.not_a_point_embed.weight.expand(len(language), 2, -1)
-        sparse = torch.cat([padding.to(language.dtype), language.unsqueeze(1)], dim=1)
-        dense = encoder.no_mask_embed.weight.view(1, -1, 1, 1).expand_as(features[-1])
-        masks, ious, _, object_scores = self.sam_mask_decoder(
-            image_embeddings=features[-1],
-            image_pe=self._dense_position(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=True,
-            repeat_image=False,
-            high_res_features=features[:-1],
+        decoded = self.decode(features, GroundingPrompts.of_language(language))
+        return *decoded.best(), decoded.object_scores
+
+    def remember(
+        self,
+        feature_map: torch.Tensor,
+        masks: torch.Tensor,
+        object_scores: torch.Tensor,
+        pointers: torch.Tensor,
+        from_points: bool = False,
+    ) -> Memory:
+        """Make a memory of one frame.
+
+        Args:
+            feature_map: (M, C, S/16, S/16), the last of :meth:`image_features`, one entry an object.
+            masks: (M, S/4, S/4) logits of the objects in the frame.
+            object_scores: (M,) logits, as :meth:`decode` gives them.
+            pointers: (M, C), as :meth:`decode` gives them.
+            from_points: whether the masks come from clicks: sam2 then binarises them where its
+                ``binarize_mask_from_pts_for_mem_enc`` is on and nothing is trained; Sa2VA has it off.
+        """
+        logits = masks if masks.dtype == torch.float64 else masks.float()
+        large = functional.interpolate(
+            logits.unsqueeze(1), size=(self.image_size, self.image_size), mode="bilinear", align_corners=False
         )
-        best = ious.argmax(dim=-1)
-        rows = torch.arange(len(best), device=best.device)
-        return masks[rows, best], ious[rows, best], object_scores[:, 0]
-
-    def _dense_position(self) -> torch.Tensor:
-        # sam2's get_dense_pe multiplies a float32 grid, which fails for float64 and bfloat16 weights
-        layer = self.sam_prompt_encoder.pe_layer
-        matrix = layer.positional_encoding_gaussian_matrix
-        steps = torch.arange(self.sam_image_embedding_size, device=matrix.device, dtype=torch.float32)
-        centres = (steps + 0.5) / self.sam_image_embedding_size
-        y, x = torch.meshgrid(centres, centres, indexing="ij")
-        position: torch.Tensor = layer._pe_encoding(torch.stack([x, y], dim=-1).to(matrix.dtype))
-        return position.permute(2, 0, 1).unsqueeze(0)
-
-
-class _BuildsOnMeta(TorchFunctionMode):
-    """Lets sam2's modules be built on the meta device, too.
-
-    Two of their calls can't be done there: Hiera reads a linspace with .item(), which stays real, and RoPEAttention
-    moves its table to the first CUDA device there is, which is left out: its forward pass moves it again.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is torch.Tensor.to and args[0].is_meta:
-            return args[0]
-        extra = {"device": "cpu"} if func is torch.linspace else {}
-        return func(*args, **{**(kwargs or {}), **extra})
-
-
-def _image_encoder(config: GroundingConfig) -> ImageEncoder:
-    with _BuildsOnMeta():
-        trunk = Hiera(
-            embed_dim=config.embed_dim,
-            num_heads=config.num_heads,
-            stages=tuple(config.stages),
-            global_att_blocks=tuple(config.global_att_blocks),
-            window_pos_embed_bkg_spatial_size=tuple(config.window_pos_embed_bkg_spatial_size),
-            window_spec=tuple(config.window_spec),
+        features, _ = self._encode_new_memory(
+            [feature_map.flatten(2).permute(2, 0, 1)],
+            [feature_map.shape[-2:]],
+            large.to(feature_map.dtype),
+            object_scores.unsqueeze(1),
+            from_points,
         )
-    neck = FpnNeck(
-        position_encoding=_position(config.hidden_dim),
-        d_model=config.hidden_dim,
-        backbone_channel_list=list(trunk.channel_list),
-        fpn_top_down_levels=[2, 3],
-        fpn_interp_model="nearest",
-    )
-    return ImageEncoder(trunk=trunk, neck=neck, scalp=1)
+        return Memory(features, pointers)
 
+    def attend(self, feature_map: torch.Tensor, entries: Sequence[MemoryEntry]) -> torch.Tensor:
+        """Condition a frame's feature map on memory.
 
-def _position(features: int) -> PositionEmbeddingSine:
-    # without its cache, which would be filled on the first CUDA device even for a network that runs elsewhere
-    return PositionEmbeddingSine(num_pos_feats=features, normalize=True, temperature=10000, warmup_cache=False)
+        Args:
+            feature_map: (M, C, S/16, S/16), the last of :meth:`image_features`, one entry an object.
+            entries: from :meth:`~monai_sa2va.networks.memory.MemoryBank.entries`.
 
+        Returns:
+            (M, C, S/16, S/16), which :meth:`decode` takes as the last map.
 
-def _memory_attention(config: GroundingConfig) -> MemoryAttention:
-    side = config.image_size // 16
-    shared: dict[str, Any] = {
-        "rope_theta": 10000.0,
-        "feat_sizes": (side, side),
-        "embedding_dim": config.hidden_dim,
-        "num_heads": 1,
-        "downsample_rate": 1,
-        "dropout": 0.1,
-    }
-    with _BuildsOnMeta():
-        layer = MemoryAttentionLayer(
-            activation="relu",
-            d_model=config.hidden_dim,
-            dim_feedforward=config.memory_feedforward_dim,
-            dropout=0.1,
-            pos_enc_at_attn=False,
-            pos_enc_at_cross_attn_keys=True,
-            pos_enc_at_cross_attn_queries=False,
-            self_attention=RoPEAttention(**shared),
-            cross_attention=RoPEAttention(**shared, rope_k_repeat=True, kv_in_dim=config.mem_dim),
+        Raises:
+            DataError: when no entry has a mask's memory.
+        """
+        memory, position = [], []
+        for distance, features, _ in entries:
+            if features is not None:
+                place = _sequence(self.memory_encoder.position_encoding(features).to(features.dtype))
+                memory.append(_sequence(features))
+                # the last one is that of conditioned frames
+                position.append(place + self.maskmem_tpos_enc[distance - 1])
+        if not memory:
+            raise DataError("there is no memory to attend to; decode the frame without_memory")
+        pointers = [entry.pointers for entry in entries if entry.pointers is not None]
+        tokens = 0
+        if pointers:
+            # a pointer is wider than a memory, and becomes several tokens
+            split = torch.stack(pointers).unflatten(-1, (-1, self.mem_dim)).permute(0, 2, 1, 3).flatten(0, 1)
+            memory.append(split)
+            position.append(torch.zeros_like(split))
+            tokens = len(split)
+        conditioned = self.memory_attention(
+            curr=_sequence(feature_map),
+            curr_pos=_sequence(self.image_encoder.neck.position_encoding(feature_map).to(feature_map.dtype)),
+            memory=torch.cat(memory),
+            memory_pos=torch.cat(position),
+            num_obj_ptr_tokens=tokens,
         )
-    return MemoryAttention(
-        d_model=config.hidden_dim, pos_enc_at_input=True, layer=layer, num_layers=config.memory_layers
-    )
+        return conditioned.permute(1, 2, 0).reshape(feature_map.shape)
+
+    def _check(self, features: Sequence[torch.Tensor], prompts: GroundingPrompts) -> None:
+        if {len(level) for level in features} != {len(prompts)}:
+            raise DataError(
+                f"prompts of {len(prompts)} objects, feature maps of {len(features[-1])}; give one an object"
+            )
+        if prompts.masks is not None and prompts.masks.shape[-2:] != features[0].shape[-2:]:
+            raise DataError(
+                f"prompts: masks has shape {tuple(prompts.masks.shape)}; expected S/4, {tuple(features[0].shape[-2:])}"
+            )
 
 
-def _memory_encoder(config: GroundingConfig) -> MemoryEncoder:
-    return MemoryEncoder(
-        in_dim=config.hidden_dim,
-        out_dim=config.mem_dim,
-        position_encoding=_position(config.mem_dim),
-        mask_downsampler=MaskDownSampler(embed_dim=config.hidden_dim, kernel_size=3, stride=2, padding=1),
-        fuser=Fuser(
-            CXBlock(dim=config.hidden_dim, kernel_size=7, padding=3, layer_scale_init_value=1e-6, use_dwconv=True),
-            num_layers=2,
-        ),
-    )
+def _best(ious: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(len(ious), device=ious.device), ious.argmax(dim=-1)
+
+
+def _sequence(values: torch.Tensor) -> torch.Tensor:
+    """(M, C, h, w) as sam2's attention takes it: (h w, M, C)."""
+    return values.flatten(2).permute(2, 0, 1)

@@ -27,6 +27,8 @@ from torch.nn import functional as F
 
 from monai_sa2va.config import GroundingConfig, Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.networks.grounding import ObjectIndex
+from monai_sa2va.networks.memory import MemoryBank
+from monai_sa2va.networks.prompts import GroundingPrompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.picture import IMAGENET_MEAN, IMAGENET_STD
 
@@ -232,6 +234,37 @@ def test_training_path_of_several_frames_and_objects(network: Sa2VA, oracle_dir:
     encoder = network.grounding_encoder
     found = encoder.decode(encoder.encode(images), tokens, index)
     assert _close(found.masks.unflatten(0, (2, 2)), numbers["train_low_res"])
+
+
+@torch.no_grad()
+def test_memory_on_a_video(network: Sa2VA, oracle_dir: Path) -> None:
+    """Five frames prompted by language, three drawn from them; memory in float32."""
+    folder = oracle_dir / "internvl_qwen2"
+    case = load_file(folder / "video_8f_mem_fp32.safetensors")
+    pixels = load_file(folder / "video_8f.safetensors")["in.g_uint8"].float() / 255
+    # the reference's constants are rounded to bfloat16
+    mean, std = (torch.tensor(values).bfloat16().float().view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    sam2 = network.grounding_encoder.sam2_model
+    bank = MemoryBank(max_conditioned=None)
+    maps = sam2.image_features((pixels - mean) / std)
+    for frame in range(8):
+        mine = [level[frame : frame + 1] for level in maps]
+        if frame < 5:
+            found = sam2.decode(sam2.without_memory(mine), GroundingPrompts.of_language(case["seg_embeds"]))
+        else:
+            conditioned = sam2.attend(mine[-1], bank.entries(frame))
+            found = sam2.decode([*mine[:-1], conditioned], GroundingPrompts.empty(1))
+        masks, _ = found.best()
+        # logits of up to 57 in magnitude
+        assert _close(masks[0], case["head_low_res"][frame], 3e-4), frame
+        assert _close(found.iou_scores[0], case["head_ious"][frame]), frame
+        assert _close(found.object_scores, case["head_obj_scores"][frame]), frame
+        assert _close(found.pointers[0], case["head_obj_ptrs"][frame]), frame
+        memory = sam2.remember(mine[-1], masks, found.object_scores, found.pointers)
+        if frame < 5:
+            bank.condition(frame, memory)
+        else:
+            bank.add(frame, memory)
 
 
 @torch.no_grad()
