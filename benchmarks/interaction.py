@@ -28,15 +28,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from monai_sa2va.data.phantom_stacks import make_stack
 from scipy import ndimage
 from scoring import PLAIN, BoolMask, Case, load_segmenter, make_cases, print_table, score
 from torch import nn
 
-from monai_sa2va.data.phantom_stacks import make_stack
 from monai_sa2va.data.phantoms import LABEL_VALUES
 from monai_sa2va.errors import Sa2VAError
 from monai_sa2va.inferers.stack import StackInferer
-from monai_sa2va.inferers.visual_prompts import VisualPrompts, sort_by_slice
+from monai_sa2va.inferers.visual_prompts import sort_by_slice
 from monai_sa2va.metrics import PromptScores
 from monai_sa2va.networks.sa2va import Sa2VA
 

@@ -152,8 +152,8 @@ class _Run:
         base = self._language(sample, prompt)
         if visual is not None and len(base) > 1:
             raise PromptError(
-                f"the prompt names {len(base)} objects ({', '.join(self.names)}), and clicks, boxes and masks show one; "
-                "ask for one at a time"
+                f"the prompt names {len(base)} objects ({', '.join(self.names)}), and what is shown by clicks, box or "
+                "mask is one; ask for one at a time"
             )
         maps = self._encode(sample[Keys.GROUNDING_PIXEL_VALUES], len(base))
         features = self.sam2.without_memory(maps)

@@ -191,14 +191,30 @@ class Sa2VA(nn.Module):
             The number of objects of each prompt, and the masks of all: by prompt, then frame, then object.
         """
         prompts = len(input_ids)
-        states = self._states(input_ids, attention_mask, encoding.tokens.repeat(prompts, 1))
-        embeddings = self.text_hidden_fcs(states[input_ids == self.processor.seg_token_id])
+        embeddings = self.language_embeddings(encoding.tokens, input_ids, attention_mask)
         objects = self.objects_per_sample(input_ids)
         n_frames = len(encoding.maps[-1])
         index = ObjectIndex.build(objects, [n_frames] * prompts, input_ids.device)
         # every prompt sees the same frames
         index = index._replace(frame=index.frame % n_frames)
         return objects, self.grounding_encoder.decode(encoding.maps, embeddings, index)
+
+    def language_embeddings(
+        self, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """What several prompts about one picture, each with its answer, tell SAM2.
+
+        Args:
+            tokens: (image tokens, D), features of the picture from ``mllm.encode_image``.
+            input_ids: (P, L) int64, prompts with answers.
+            attention_mask: (P, L) int64.
+
+        Returns:
+            (M, C), one embedding a [SEG]: by prompt, then in the answer's order.
+        """
+        states = self._states(input_ids, attention_mask, tokens.repeat(len(input_ids), 1))
+        embeddings: torch.Tensor = self.text_hidden_fcs(states[input_ids == self.processor.seg_token_id])
+        return embeddings
 
     def _image_tokens(self, data: Mapping[str, Any]) -> torch.Tensor | None:
         pixels = data.get(Keys.PIXEL_VALUES)
