@@ -33,7 +33,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import ConfigError, ProcessError
+from monai_sa2va.errors import ConfigError, ProcessError, Sa2VAError
 
 __all__ = [
     "DistributedSa2VA",
@@ -277,24 +277,27 @@ def _first_words() -> Callable[[str], str]:
 
 
 def _report(usual: _Hook, rank: int, say: Callable[[str], str]) -> _Hook:
-    """An excepthook that leaves out what another process says already, or caused."""
+    """An excepthook that shows this package's errors as a line, and nothing that another process says or caused."""
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        innermost = error
-        # MONAI wraps what an expression of a configuration raises
-        while innermost.__cause__ is not None:
-            innermost = innermost.__cause__
-        gone = _is_peer_gone(error)
-        text = str(ProcessError(_KILLED)) if gone else f"{type(innermost).__name__}: {innermost}"
-        own = f"process {rank}: {text}"
-        first = say(own)
-        if gone and first == own:
-            print(own, file=sys.stderr, flush=True)
-        elif not gone and (first == own or not first.endswith(text)):
+        if not isinstance(error, Exception):
             usual(kind, error, traceback)
             return
+        chain = _causes(error)
+        told = next((link for link in chain if isinstance(link, Sa2VAError)), chain[-1])
+        gone = _is_peer_gone(chain)
+        if gone:
+            told = ProcessError(_KILLED)
+        own = f"process {rank}: {told}"
+        first = say(own)
+        if first == own or not (gone or first.endswith(f": {told}")):
+            if isinstance(told, Sa2VAError):
+                print(f"error: {own}", file=sys.stderr, flush=True)
+            else:
+                usual(kind, error, traceback)
         # Ending at once, this process could be taken for the one that began it.
-        time.sleep(_GRACE_SECONDS)
+        if gone or first != own:
+            time.sleep(_GRACE_SECONDS)
 
     return hook
 
@@ -305,13 +308,19 @@ _KILLED = (
 )
 
 
-def _is_peer_gone(error: BaseException | None) -> bool:
-    while error is not None:
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was raised from: MONAI wraps what an expression of a configuration raises."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _is_peer_gone(chain: list[BaseException]) -> bool:
+    for error in chain:
         if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
             return True
         text = str(error).lower()
         if isinstance(error, RuntimeError) and "gloo" in text and any(part in text for part in _PEER_GONE):
             return True
-        # MONAI wraps what an expression of a configuration raises
-        error = error.__cause__
     return False

@@ -262,11 +262,11 @@ class TestPeerGone:
         error.__cause__ = self.GONE if wrapped else None
         assert not self._end(error)
         shown = capsys.readouterr().err
-        assert shown.startswith("process 3: [PROCESS] another process of this run was killed or does not answer")
+        assert shown.startswith("error: process 3: [PROCESS] another process of this run was killed or does not answer")
         assert shown.endswith("--resume True\n")
         assert len(waited) == 1
 
-    @pytest.mark.parametrize("first", ["process 1: ValueError: x", "process 0 ended"])
+    @pytest.mark.parametrize("first", ["process 1: [TRAINING] the loss is nan", "process 0 ended"])
     def test_nothing_where_the_other_has_said_why(
         self, waited: list[float], capsys: pytest.CaptureFixture[str], first: str
     ) -> None:
@@ -277,15 +277,20 @@ class TestPeerGone:
     def test_what_all_say_is_said_once(self, waited: list[float], capsys: pytest.CaptureFixture[str]) -> None:
         error = RuntimeError("Failed to evaluate ConfigExpression")
         error.__cause__ = ConfigError("seed is -1")
-        assert not self._end(error, "process 0: ConfigError: [CONFIG] seed is -1")
+        assert not self._end(error, "process 0: [CONFIG] seed is -1")
         assert capsys.readouterr().err == ""
         assert len(waited) == 1
-        assert self._end(error) == [error]
+        # the first one ends at once, so that torchrun names it
+        assert not self._end(error)
+        assert capsys.readouterr().err == "error: process 3: [CONFIG] seed is -1\n"
+        assert len(waited) == 1
 
     @pytest.mark.parametrize(
-        "error", [ValueError("gloo: closed by peer"), RuntimeError("shapes differ"), RuntimeError("timed out")]
+        "error",
+        [ValueError("gloo: closed by peer"), RuntimeError("shapes differ"), RuntimeError("timed out"), SystemExit(1)],
     )
     def test_other_errors_stay_what_they_are(self, waited: list[float], error: BaseException) -> None:
         assert self._end(error) == [error]
-        assert self._end(error, "process 1: OSError: no room") == [error]
         assert not waited
+        # two that fail unlike each other both say so
+        assert self._end(error, "process 1: no room") == [error]
