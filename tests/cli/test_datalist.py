@@ -141,7 +141,11 @@ def test_nothing_usable_writes_nothing(folder):
     [
         (["--split", "0.5/0.6"], "split '0.5/0.6' has to be shares that sum to 1"),
         (["--split", "1/0/0", "--test-groups", "01"], "--split and named groups exclude each other"),
-        (["--test-groups", "01"], "testing group '01' does not occur; groups: Image_01L, "),
+        (
+            ["--test-groups", "01"],
+            "testing group '01' does not occur; there are 10 groups, which include_patient lists",
+        ),
+        (["--test-groups", "01", "--include-patient"], "testing group '01' does not occur; groups: Image_01L, "),
         (["--group-regex", "("], "group regex '(' is no regular expression"),
         (["--mask-suffix", "_2ndHO"], "folder masks holds no mask ending in '_2ndHO'"),
         (["-p", "disc"], "number each of several prompts"),
