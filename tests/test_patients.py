@@ -281,6 +281,7 @@ def test_evaluating(configured: Callable[..., ConfigParser], out: Output, asked:
     assert rows[4]["error"].startswith("[DATA] torn.png can't be read: ")
     if asked:
         assert out.told() == ["cases.csv"]
+        assert list(rows[0])[2:5] == ["group", "patient", "prompt"]
         assert [row["patient"] for row in rows] == [NAME, NAME, NAME, f"{NAME}-2", NAME]
     else:
         assert out.told() == []

@@ -164,6 +164,8 @@ def _show_left_out(left_out: list[LeftOut], console: Console, include_patient: b
     if len(left_out) > _MOST_ROWS:
         table.add_row("...", f"and {len(left_out) - _MOST_ROWS} more")
     console.print(table)
+    if not include_patient and len({left.file.name for left in left_out}) < len(left_out):
+        console.print("some of these have one name; --include-patient shows their folders")
 
 
 def _summary(made: MadeDatalist, output: Path) -> str:

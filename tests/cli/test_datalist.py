@@ -161,3 +161,16 @@ def test_options_that_can_not_be_used_write_nothing(folder, options, message):
 def test_a_prompt_and_a_target_are_needed(folder):
     assert run().exit_code == 2
     assert CliRunner().invoke(app, ["images", "masks", "-p", "vessels"]).exit_code == 2
+
+
+def test_files_of_one_name_are_told_apart_where_asked_for(folder):
+    for child in ("Doe", "Roe"):
+        (folder / "images" / child).mkdir()
+        Image.new("L", (2, 2)).save(folder / "images" / child / "alone.png")
+    hint = "some of these have one name; --include-patient shows their folders\n"
+    result = run("-p", "vessels")
+    assert hint in result.stderr
+    assert "Doe" not in result.output
+    shown = run("-p", "vessels", "--include-patient")
+    assert hint not in shown.stderr
+    assert "Doe/alone.png" in shown.stderr
