@@ -85,7 +85,7 @@ class ResumableCheckpoint:
     step that ends an epoch is saved after the validation. On a CPU in float32 the weights of a resumed run are those of
     an uninterrupted one, bit for bit.
 
-    In a run of several processes each of them needs it, the first writes.
+    In a run of several processes each of them needs it: all give their random state, the first writes.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -94,8 +94,8 @@ class ResumableCheckpoint:
         validator: the evaluator whose best metric is carried on, if there is one.
         interval: optimizer steps from one checkpoint to the next, at least 1; the end of a run is always saved.
         keep: how many are kept, at least 1.
-        resume: go on from the newest checkpoint that can be read; without any, training starts anew. Otherwise a
-            warning says that there are some; the first one of the new run replaces them.
+        resume: go on from the checkpoint written last that can be read; without any, training starts anew. Otherwise
+            a warning says that there are some; the first one of the new run replaces them, once it is whole.
 
     Raises:
         ConfigError: when ``interval`` or ``keep`` can't be used.
@@ -149,8 +149,9 @@ class ResumableCheckpoint:
             _LOGGER.warning("there is nothing to resume in %s: training starts anew", self.save_dir)
         elif found:
             _LOGGER.warning(
-                "%s holds %s of an earlier run, which the first checkpoint of this one replaces: to go on with it, "
-                "stop now and pass --resume True; to keep both, pass another --ckpt_dir",
+                "%s holds %s of an earlier run, which the first checkpoint of this one replaces, as its first "
+                "validation does model.pt: to go on with it, stop now and pass --resume True; to keep both, pass "
+                "another --ckpt_dir",
                 self.save_dir,
                 found[-1].name,
             )
@@ -178,6 +179,7 @@ class ResumableCheckpoint:
 
     def _save(self, engine: Sa2VATrainer) -> None:
         self._saved = engine.state.optimizer_steps
+        random = _random_states()
         if not _is_first():
             return
         path = self.save_dir / f"resume_{self._saved:08d}.pt"
@@ -186,7 +188,7 @@ class ResumableCheckpoint:
             "settings": _settings(engine),
             "trainer": _values(engine, _TRAINER),
             "validator": {} if self.validator is None else _values(self.validator, _VALIDATOR),
-            "random": random_state(),
+            "random": random,
         }
         save_checkpoint(content, path)
         self._own = [*(own for own in self._own if own != path), path][-self.keep :]
@@ -195,11 +197,12 @@ class ResumableCheckpoint:
                 old.unlink(missing_ok=True)
 
     def _found(self) -> list[Path]:
-        """Checkpoints in the folder, by their steps."""
+        """Checkpoints in the folder, in the order in which they were written."""
         if not self.save_dir.is_dir():
             return []
-        steps = {path: match for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
-        return sorted(steps, key=lambda path: int(steps[path][1]))
+        steps = {path: int(match[1]) for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
+        # not by their steps alone: a run killed before it removed those of an earlier one goes on with its own
+        return sorted(steps, key=lambda path: (path.stat().st_mtime_ns, steps[path]))
 
     def _resume(self, engine: Sa2VATrainer, found: list[Path]) -> None:
         for number in range(len(found), 0, -1):
@@ -210,7 +213,7 @@ class ResumableCheckpoint:
                 self._own = found[:number][-self.keep :]
                 return
             _LOGGER.warning(
-                "%s is damaged and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
+                "%s can't be read and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
             )
         raise CheckpointError(
             f"no resume_*.pt in {self.save_dir.name!r} can be read; start anew without resume, or name another ckpt_dir"
@@ -237,7 +240,7 @@ class ResumableCheckpoint:
         engine.state.epoch = engine.state.iteration // engine.state.epoch_length
         if self.validator is not None:
             _set_values(self.validator, content["validator"])
-        set_random_state(content["random"])
+        set_random_state(content["random"][distributed.get_rank() if distributed.is_initialized() else 0])
         done, planned = engine.state.epoch, engine.state.max_epochs
         left = "" if done < planned else f": all {planned} epochs are done, pass a larger max_epochs for more"
         _LOGGER.info("going on from %s, after %d whole epochs%s", name, done, left)
@@ -245,6 +248,15 @@ class ResumableCheckpoint:
 
 def _is_first() -> bool:
     return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def _random_states() -> list[Any]:
+    """Those of all processes: each draws numbers of its own."""
+    if not distributed.is_initialized():
+        return [random_state()]
+    states: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(states, random_state())
+    return states
 
 
 def _states(things: Mapping[str, Any]) -> dict[str, Any]:
@@ -266,6 +278,8 @@ def _settings(engine: Sa2VATrainer) -> dict[str, Any]:
     """What the order of the samples, and so the run, hangs on."""
     loader: Any = engine.windows.loader
     return {
+        # first, as most of the others follow from it
+        "processes": engine.processes,
         "seed": getattr(loader, "seed", None),
         "batch_size": getattr(loader, "batch_size", None),
         "accumulation_steps": engine.windows.steps,
