@@ -17,6 +17,8 @@ import logging
 import os
 import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -313,8 +315,21 @@ def _warn_of_other_rates(optimizer: Optimizer, state: Mapping[str, Any]) -> None
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
+        # torch doesn't look at the check sums that it writes
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # torch has no error class of its own for damaged files
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    # neither has one error class for damaged files; RuntimeError holds zipfile's NotImplementedError
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        ValueError,
+    ):
         return None
     return content if isinstance(content, dict) else None

@@ -132,13 +132,22 @@ def test_gradients_that_are_half_added_up_are_never_saved(run: Run, tmp_path: Pa
     assert (content["trainer"]["iteration"], content["trainer"]["optimizer_steps"]) == (3, 1)
 
 
-def test_a_truncated_newest_one_gives_way_to_the_one_before(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-1000], id="truncated"),
+        # as a disk leaves a part that it never wrote
+        pytest.param(lambda content: content[:20_000] + bytes(4096) + content[24_096:], id="with a hole"),
+        pytest.param(lambda content: b"", id="empty"),
+    ],
+)
+def test_a_damaged_newest_one_gives_way_to_the_one_before(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
 ) -> None:
     whole = run("whole")
     run("run", kill=12)
     newest = tmp_path / "run" / "resume_00000004.pt"
-    newest.write_bytes(newest.read_bytes()[:-1000])
+    newest.write_bytes(damage(newest.read_bytes()))
     (tmp_path / "run" / ".resume_00000005.pt.tmp").write_bytes(b"half")
     with caplog.at_level(logging.INFO):
         assert _same(whole, run("run", resume=True))
