@@ -284,6 +284,60 @@ def test_masks_of_another_shape_make_no_datalist(tmp_path: Path) -> None:
     assert not (tmp_path / "d.json").exists()
 
 
+def _folders(folder: Path) -> list[str]:
+    """Images and masks of six patients, and the words that name them."""
+    for name, value in (("images", 99), ("masks", 255)):
+        (folder / name).mkdir()
+        for number in range(6):
+            Image.new("L", (24, 20), value).save(folder / name / f"{number}.png")
+    return ["datalist", str(folder / "images"), str(folder / "masks")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-p", " "], "[DATALIST] prompt ' ': a phrase is text that is not empty, not ' '"),
+        (
+            ["-p", "x" * 10_000],
+            f"[DATALIST] prompt '{'x' * 60}...': phrase '{'x' * 24}...' has 10000 characters, at mos",
+        ),
+        (["-p", "7=vessels"], "[DATALIST] prompt '7=vessels' is in no mask; values there: 255; leave out the number"),
+        (["-p", "vessels", "-o", "/proc/self/d.json"], "[OUTPUT] datalist /proc/self/d.json can't be written: "),
+        (["-p", "vessels", "-o", "/dev/full"], "[OUTPUT] datalist /dev/full can't be written: "),
+    ],
+)
+def test_no_datalist_is_made_of_what_cant_be_used(tmp_path: Path, words: list[str], message: str) -> None:
+    named = _folders(tmp_path)
+    before = _written(tmp_path)
+    _refused(runner.invoke(app, [*named, "-o", str(tmp_path / "d.json"), *words]), message)
+    assert _written(tmp_path) == before
+
+
+def test_torn_files_are_left_out_of_a_datalist(tmp_path: Path) -> None:
+    words = _folders(tmp_path)
+    path = tmp_path / "images" / "3.png"
+    path.write_bytes(path.read_bytes()[:50])
+    result = runner.invoke(app, [*words, "-p", "血管 [SEG]", "-o", str(tmp_path / "d.json")])
+    assert result.exit_code == 1
+    assert "3.png can't be read: " in result.stderr
+    assert "Traceback" not in result.output
+    listed = [entry for entries in json.loads((tmp_path / "d.json").read_text("utf-8")).values() for entry in entries]
+    assert sorted(entry["image"] for entry in listed) == [f"images/{number}.png" for number in (0, 1, 2, 4, 5)]
+    assert {*(phrase for entry in listed for phrases in entry["prompts"].values() for phrase in phrases)} == {
+        "血管 [SEG]"
+    }
+
+
+def test_a_disk_that_is_full_for_a_datalist(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    words = _folders(tmp_path)
+    before = _written(tmp_path)
+    full_disk(0)
+    result = runner.invoke(app, [*words, "-p", "vessels", "-o", str(tmp_path / "d.json")])
+    full_disk(-1)
+    _refused(result, "d.json can't be written: File too large")
+    assert _written(tmp_path) == before
+
+
 # --- checkpoint and output
 
 
