@@ -52,6 +52,9 @@ def explain(error: BaseException) -> str | None:
         # the folder may name a patient
         name = os.path.basename(last.filename) if isinstance(last.filename, str) else "a file"
         return str(OutputError(f"{name} can't be written: {last.strerror}; make room, or choose another folder"))
+    # what Python finds out by writing a few bytes
+    if isinstance(last, FileNotFoundError) and "usable temporary directory" in str(last):
+        return str(OutputError("no folder for temporary files can be written to; make room, or name one by TMPDIR"))
     return None
 
 

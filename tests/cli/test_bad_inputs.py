@@ -19,9 +19,12 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -560,6 +563,44 @@ def test_runs_of_the_bundle_end_in_one_line(
     assert told.startswith(line.format(place=place)), told
     assert "\n" not in told
     assert _written(place) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("train", "error: [OUTPUT] the checkpoint 'model.pt' can't be written: "),
+        ("inference", "error: [OUTPUT] 'out/summary.csv' can't be written: File too large"),
+        ("evaluate", "error: [OUTPUT] 'out/cases.csv' can't be written: File too large"),
+    ],
+)
+def test_runs_of_the_bundle_on_a_full_disk(
+    repository: Path, place: Path, micro_config: Sa2VAConfig, kind: str, message: str
+) -> None:
+    overlay = {"num_workers": 0, "max_epochs": 1, "warmup_steps": 0, "total_steps": "$@max_epochs * @steps_per_epoch"}
+    overlay |= {"network_def#config": micro_config.to_dict()}
+    (place / "micro.json").write_text(json.dumps(overlay if kind == "train" else {}))
+    files = [str(repository / "bundle" / "configs" / f"{kind}.json"), str(place / "micro.json")]
+    data = {"dataset_dir": "images" if kind == "inference" else "data", "output_dir": "out"}
+    data |= {"ckpt_dir": "models"} if kind == "train" else {"checkpoint": "m.pt"}
+    data |= {"section": "training"} if kind == "evaluate" else {}
+    words = [word for key, value in data.items() for word in (f"--{key}", value)]
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", json.dumps(files), *words]
+    # what TensorBoard begins with is less, and so is what Python tries its temporary folder with
+    size = 20_000 if kind == "train" else 60
+    done = subprocess.run(
+        [*run, "--preflight", "False"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)),
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(message), done.stderr[-2000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert _written(place / ("models" if kind == "train" else "out")) == []
 
 
 def test_a_run_goes_on_with_what_is_odd_alone(repository: Path, place: Path, micro_config: Sa2VAConfig) -> None:

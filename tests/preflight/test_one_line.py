@@ -51,6 +51,10 @@ def test_causes_end_with_the_first():
             "[OUTPUT] events.out can't be written: No space left on device; make room, or choose another folder",
         ),
         (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+            "[OUTPUT] no folder for temporary files can be written to; make room, or name one by TMPDIR",
+        ),
+        (
             OSError(errno.EFBIG, "File too large"),
             "[OUTPUT] a file can't be written: File too large; make room, or choose another folder",
         ),
