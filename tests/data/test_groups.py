@@ -62,3 +62,12 @@ def test_strange_names_are_refused_and_not_repeated(value: Any) -> None:
     with pytest.raises(DatalistError, match=r"entry 1\.patient: give text or a whole number") as caught:
         numbers({"patient": "Roe"}, {"patient": value})
     assert "Doe" not in str(caught.value)
+
+
+def test_names_stay_where_they_are_asked_for() -> None:
+    entries = [{"image": "a.png", "patient": " Doe "}, {"image": "b.png", "group": 7}, {"image": "c.png"}]
+    assert number_groups(entries, include_patient=True) == [
+        {"image": "a.png", "patient": "Doe", "group": 1},
+        {"image": "b.png", "patient": "7", "group": 2},
+        {"image": "c.png", "group": 3},
+    ]
