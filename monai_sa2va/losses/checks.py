@@ -43,16 +43,17 @@ def check_masks(pred_masks: Tensor, gt_masks: Tensor) -> None:
             raise DataError(f"gt_masks has values from {low.item()} to {high.item()}; give 0 for background and 1")
 
 
-def check_scores(scores: Tensor | None, name: str, number: int) -> Tensor:
-    """Scores (M,) of ``number`` objects, refused where missing or of another shape.
+def check_scores(scores: Tensor | None, name: str, shape: tuple[int, ...]) -> Tensor:
+    """Scores of M objects, ``shape`` (M,) or (M, K), refused where missing or of another shape.
 
     Raises:
         DataError: naming the argument ``name``.
     """
     if scores is None:
         raise DataError(f"{name} is missing, and its weight is above 0; hand it in or set the weight to 0")
-    if scores.shape != (number,):
-        raise DataError(f"{name} has the shape {tuple(scores.shape)}; give ({number},), one number an object")
+    if scores.shape != shape:
+        each = "an object" if len(shape) == 1 else "a candidate mask"
+        raise DataError(f"{name} has the shape {tuple(scores.shape)}; give {shape}, one number {each}")
     return scores
 
 

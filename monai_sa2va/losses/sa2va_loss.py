@@ -134,6 +134,7 @@ class Sa2VALoss(nn.Module):
         language_targets: Tensor | None = None,
         iou_scores: Tensor | None = None,
         object_scores: Tensor | None = None,
+        candidate_masks: Tensor | None = None,
         counts: Mapping[str, Tensor | float] | None = None,
     ) -> dict[str, Tensor]:
         """Compute all parts and their weighted sum, in float32 (float64 inputs stay float64), autocast or not.
@@ -144,8 +145,10 @@ class Sa2VALoss(nn.Module):
             gt_masks: (M, H, W) truth, 0 to 1, boolean or of any number type.
             language_logits: (K, V) logits of the K supervised answer positions only; K may be 0.
             language_targets: (K,) integer token ids, already shifted.
-            iou_scores: (M,) predicted IoU; needed when ``iou_weight`` is above 0.
+            iou_scores: (M,) predicted IoU; needed when ``iou_weight`` is above 0. (M, K) with ``candidate_masks``.
             object_scores: (M,) presence logits; needed when ``object_weight`` is above 0.
+            candidate_masks: (M, K, h, w) logits of all masks that were offered for each object, where the IoU of all is
+                to be learnt: the part is then their mean. ``None`` where ``pred_masks`` are the only ones.
             counts: ``"masks"`` and ``"tokens"``: by what the sums over objects and over tokens are divided, e.g. their
                 numbers in the whole effective batch; M and K where absent.
 
@@ -173,10 +176,13 @@ class Sa2VALoss(nn.Module):
             else:
                 parts["loss_lang"] = language_term(language_logits, language_targets, counts.get(TOKENS))
             if self.weights["iou"] > 0:
-                scores = full_precision(check_scores(iou_scores, "iou_scores", len(logits)))
-                parts["loss_iou"] = divide((scores - true_iou(logits, truth)).abs(), masks_count)
+                candidates = logits.unsqueeze(1) if candidate_masks is None else full_precision(candidate_masks)
+                shape = (len(logits),) if candidate_masks is None else tuple(candidates.shape[:2])
+                scores = full_precision(check_scores(iou_scores, "iou_scores", shape)).reshape(candidates.shape[:2])
+                error = (scores - _true_ious(candidates, truth)).abs().mean(dim=1)
+                parts["loss_iou"] = divide(error, masks_count)
             if self.weights["object"] > 0:
-                scores = full_precision(check_scores(object_scores, "object_scores", len(logits)))
+                scores = full_precision(check_scores(object_scores, "object_scores", (len(logits),)))
                 present = (truth > 0.5).flatten(1).any(dim=1).to(scores)
                 entropy = functional.binary_cross_entropy_with_logits(scores, present, reduction="none")
                 parts["loss_object"] = divide(entropy, masks_count)
@@ -207,6 +213,12 @@ class Sa2VALoss(nn.Module):
             name = type(self.segmentation_loss).__name__
             raise ConfigError(f'segmentation_loss {name} returns no single number; give it reduction="mean"')
         return divide(value.expand(len(logits)), count)
+
+
+def _true_ious(candidates: Tensor, truth: Tensor) -> Tensor:
+    """True IoU (M, K) of masks (M, K, h, w) with the truth (M, H, W)."""
+    number = candidates.shape[1]
+    return true_iou(candidates.flatten(0, 1), truth.repeat_interleave(number, dim=0)).unflatten(0, (-1, number))
 
 
 def as_criterion(loss: nn.Module | None = None) -> Sa2VALoss:

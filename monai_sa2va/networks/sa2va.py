@@ -28,10 +28,12 @@ from monai_sa2va.errors import DataError
 from monai_sa2va.losses.sa2va_loss import as_criterion
 from monai_sa2va.networks.checks import check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
+from monai_sa2va.networks.interaction import SimulatedInteraction, as_interaction
 from monai_sa2va.networks.mllm import build_mllm
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.projector import TextHiddenFCs
+from monai_sa2va.networks.simulation import Drawn, Simulation, simulate
 from monai_sa2va.transforms.chat import IGNORED_LABEL
 from monai_sa2va.transforms.processor import Sa2VAProcessor
 from monai_sa2va.transforms.sentences import check_prompt
@@ -61,6 +63,12 @@ class Sa2VA(nn.Module):
         criterion: computes the losses where targets are given: a :class:`~monai_sa2va.losses.Sa2VALoss`, or any
             MONAI segmentation loss, which then takes the place of the mask and Dice parts.
         seed: for the initial weights; ``None`` leaves torch's generator as it is.
+        interaction: how objects are prompted and corrected while the network trains, and that the frames of a sample
+            that aren't prompted are drawn from memory; ``None`` prompts every object by language in every frame, the
+            official recipe.
+
+    Raises:
+        ConfigError: when ``config``, ``criterion`` or ``interaction`` can't be used.
 
     Example:
         >>> network = Sa2VA("tiny", seed=0)
@@ -73,6 +81,7 @@ class Sa2VA(nn.Module):
         config: Sa2VAConfig | Mapping[str, Any] | str,
         criterion: nn.Module | None = None,
         seed: int | None = None,
+        interaction: SimulatedInteraction | None = None,
     ) -> None:
         super().__init__()
         if isinstance(config, str):
@@ -91,6 +100,7 @@ class Sa2VA(nn.Module):
             )
             self.grounding_encoder = GroundingEncoder(config.grounding)
         self.criterion = as_criterion(criterion)
+        self.interaction = as_interaction(interaction)
 
     @property
     def vision_tower(self) -> nn.Module:
@@ -130,7 +140,9 @@ class Sa2VA(nn.Module):
             For an image tensor the logits (B, 1, H, W). For a batch a dictionary: ``pred_masks``
             (frames, N, S/4, S/4) logits, ``seg_states`` (objects of the batch, D), ``object_scores`` and
             ``iou_scores`` (frames, N); slots beyond a sample's own objects hold ``ABSENT_LOGIT`` and 0. With
-            ``gt_masks`` also ``loss_mask``, ``loss_dice``, ``loss_lang`` and ``loss``.
+            ``gt_masks`` also ``loss_mask``, ``loss_dice``, ``loss_lang`` and ``loss``. In training mode with an
+            ``interaction`` the masks are those after the last click, or from memory, and the losses of an object in a
+            prompted frame are the mean over all its rounds.
 
         Raises:
             DataError: when shapes don't fit together.
@@ -144,16 +156,28 @@ class Sa2VA(nn.Module):
         if data.get(Keys.MASKS) is not None:
             check_masks(data[Keys.MASKS], len(images), max(objects, default=0))
         states = self._states(input_ids, data.get(Keys.ATTENTION_MASK), self._image_tokens(data))
-        index = ObjectIndex.build(objects, frame_numbers(data), images.device)
         seg_states = states[input_ids == self.processor.seg_token_id]
-        found = self.grounding_encoder.decode(
-            self.grounding_encoder.encode(images), self.text_hidden_fcs(seg_states), index
-        )
+        maps, language = self.grounding_encoder.encode(images), self.text_hidden_fcs(seg_states)
+        losses: dict[str, torch.Tensor] = {}
+        if self.training and self.interaction is not None and data.get(Keys.MASKS) is not None:
+            simulation = simulate(
+                self.grounding_encoder.sam2_model,
+                self.interaction,
+                maps,
+                language,
+                data[Keys.MASKS],
+                objects,
+                frame_numbers(data),
+            )
+            found, index = simulation.last, simulation.place
+            losses = self._simulated_losses(data, states, simulation)
+        else:
+            index = ObjectIndex.build(objects, frame_numbers(data), images.device)
+            found = self.grounding_encoder.decode(maps, language, index)
+            if data.get(Keys.MASKS) is not None:
+                losses = self._losses(data, states, found, index)
         output = self._padded(found, index, n_frames=len(images), n_slots=max(objects, default=0))
-        output[Keys.SEG_STATES] = seg_states
-        if data.get(Keys.MASKS) is not None:
-            output.update(self._losses(data, states, found, index))
-        return output
+        return {**output, Keys.SEG_STATES: seg_states, **losses}
 
     def objects_per_sample(self, input_ids: torch.Tensor) -> list[int]:
         """Number of [SEG] tokens of each sample of ``input_ids`` (B, L)."""
@@ -235,21 +259,52 @@ class Sa2VA(nn.Module):
             Keys.OBJECT_SCORES: zeros.index_put(place, found.object_scores.to(zeros.dtype)),
         }
 
+    def _language(self, data: Mapping[str, Any], states: torch.Tensor) -> dict[str, torch.Tensor]:
+        if data.get(Keys.LABELS) is None:
+            return {}
+        targets = data[Keys.LABELS][:, 1:]
+        supervised = targets != IGNORED_LABEL
+        return {
+            "language_logits": self.mllm.vocabulary_logits(states[:, :-1][supervised]),
+            "language_targets": targets[supervised],
+        }
+
     def _losses(
         self, data: Mapping[str, Any], states: torch.Tensor, found: GroundingOutput, index: ObjectIndex
     ) -> dict[str, torch.Tensor]:
-        language: dict[str, torch.Tensor] = {}
-        if data.get(Keys.LABELS) is not None:
-            targets = data[Keys.LABELS][:, 1:]
-            supervised = targets != IGNORED_LABEL
-            language["language_logits"] = self.mllm.vocabulary_logits(states[:, :-1][supervised])
-            language["language_targets"] = targets[supervised]
         losses: dict[str, torch.Tensor] = self.criterion(
             found.masks,
             data[Keys.MASKS][index.frame, index.slot],
             iou_scores=found.iou_scores,
             object_scores=found.object_scores,
             counts=data.get(Keys.LOSS_COUNTS),
+            **self._language(data, states),
+        )
+        return losses
+
+    def _simulated_losses(
+        self, data: Mapping[str, Any], states: torch.Tensor, simulation: Simulation
+    ) -> dict[str, torch.Tensor]:
+        """Every object counts once a frame, whether it was drawn in several rounds or from memory."""
+        assert self.interaction is not None
+        counts = data.get(Keys.LOSS_COUNTS) or {"masks": float(max(len(simulation.place.frame), 1))}
+        rounds = {**counts, "masks": counts["masks"] * (self.interaction.rounds + 1)}
+        losses = self._drawn_losses(data, simulation.prompted, rounds, **self._language(data, states))
+        if simulation.tracked is None:
+            return losses
+        tracked = self._drawn_losses(data, simulation.tracked, counts)
+        return {name: value + tracked[name] for name, value in losses.items()}
+
+    def _drawn_losses(
+        self, data: Mapping[str, Any], drawn: Drawn, counts: Mapping[str, Any], **language: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        losses: dict[str, torch.Tensor] = self.criterion(
+            drawn.masks,
+            data[Keys.MASKS][drawn.place.frame, drawn.place.slot],
+            iou_scores=drawn.decoded.iou_scores,
+            candidate_masks=drawn.decoded.masks,
+            object_scores=drawn.decoded.object_scores,
+            counts=counts,
             **language,
         )
         return losses

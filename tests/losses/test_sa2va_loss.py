@@ -108,6 +108,25 @@ def test_small_logits_are_brought_to_the_truth() -> None:
     assert losses["loss_iou"].item() == pytest.approx(1.0)
 
 
+def test_iou_of_all_candidates() -> None:
+    truth = torch.zeros(2, 2, 2)
+    truth[0, 0] = 1
+    yes, no = torch.full((2, 2), 5.0), torch.full((2, 2), -5.0)
+    # IoU 1/2, 0 and 1 with the first truth; 0, 1 and 0 with the second, which is empty
+    candidates = torch.stack([torch.stack([yes, no, 10 * truth[0] - 5]), torch.stack([yes, no, yes])])
+    scores = torch.tensor([[0.5, 0.25, 0.5], [0.0, 1.0, 0.75]], requires_grad=True)
+    losses = Sa2VALoss(iou_weight=1.0)(candidates[:, 0], truth, iou_scores=scores, candidate_masks=candidates)
+    assert losses["loss_iou"].item() == pytest.approx(((0.25 + 0.5) / 3 + 0.75 / 3) / 2)
+    (gradient,) = torch.autograd.grad(losses["loss_iou"], scores)
+    assert gradient.sign().tolist() == [[0, 1, -1], [0, 0, 1]]
+    none = Sa2VALoss(iou_weight=1.0)(
+        candidates[:0, 0], truth[:0], iou_scores=scores[:0], candidate_masks=candidates[:0]
+    )
+    assert none["loss_iou"].item() == 0
+    with pytest.raises(DataError, match=r"iou_scores has the shape \(2,\); give \(2, 3\), one number a candidate mask"):
+        Sa2VALoss(iou_weight=1.0)(candidates[:, 0], truth, iou_scores=torch.zeros(2), candidate_masks=candidates)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float32, torch.float64])
 def test_truth_of_any_number_type(dtype: torch.dtype) -> None:
     assert Sa2VALoss()(PRED, TRUTH.to(dtype))["loss"].item() == pytest.approx(BCE + 2 / 7, abs=1e-6)
