@@ -184,7 +184,7 @@ class RandClipd(Randomizable, MapTransform):
         frames = self._choose(shown)
         for key in self.key_iterator(d):
             d[key] = as_frames(plain(d[key])[:, frames], d[key])
-        visible = shown[frames].any(0).tolist()
+        visible: list[bool] = shown[frames].any(0).tolist()
         prompts = list(parse_prompts(d[self.prompts_key]).items())
         kept = {value: words for (value, words), there in zip(prompts, visible, strict=True) if there}
         names = {words[0] for words in kept.values()}
