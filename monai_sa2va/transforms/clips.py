@@ -184,9 +184,9 @@ class RandClipd(Randomizable, MapTransform):
         frames = self._choose(shown)
         for key in self.key_iterator(d):
             d[key] = as_frames(plain(d[key])[:, frames], d[key])
-        visible: list[bool] = shown[frames].any(0).tolist()
+        visible = np.flatnonzero(shown[frames].any(0))
         prompts = list(parse_prompts(d[self.prompts_key]).items())
-        kept = {value: words for (value, words), there in zip(prompts, visible, strict=True) if there}
+        kept = dict(prompts[number] for number in visible)
         names = {words[0] for words in kept.values()}
         missing = dict.fromkeys(words[0] for _, words in prompts if words[0] not in names)
         d[self.prompts_key] = {str(value): list(words) for value, words in kept.items()}

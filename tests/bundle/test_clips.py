@@ -63,6 +63,11 @@ def parse(configs: Path, data: Path, config: Sa2VAConfig, **settings: Any) -> Co
 def test_overlay_adds_and_changes_the_loader_alone(configs: Path):
     base, overlay = (json.loads((configs / f"{name}.json").read_text()) for name in ("train", "clips"))
     assert not set(overlay) & set(base)
+    # what clips take over from single images
+    shared = [
+        base["train"]["random_transforms"][int(name[-1])] for name in overlay["train#clip_transforms"] if "#" in name
+    ]
+    assert [transform["_target_"].rpartition(".")[2] for transform in shared] == ["LabelToMasksd", "RandAskd"]
     assert {key for key in overlay if key.startswith("train#dataloader#")} == {
         f"train#dataloader#{key}" for key in ("dataset", "sampler", "shuffle")
     }
