@@ -23,6 +23,7 @@ from monai.bundle import ConfigParser
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.phantoms import write_phantoms
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.preflight.keys import refuse_unknown
 
 
@@ -121,3 +122,18 @@ def test_without_data_volumes_and_cines_are_made(configs: Path, data: Path, micr
     parser = parse(configs, data, micro_config, clip_datalists=None, clip_count=2, clip_slices=8, **made)
     assert len(parser.get_parsed_content("train#clips")) == 4
     assert [entry["image"].endswith(".nii.gz") for entry in parser.get_parsed_content("train#clips").data] == [True] * 4
+
+
+def test_with_several_gpus_it_has_to_stand_last(configs: Path):
+    def read(*names: str) -> ConfigParser:
+        parser = ConfigParser()
+        parser.read_config([str(configs / f"{name}.json") for name in names])
+        return parser
+
+    parser = read("train", "multi_gpu_train", "clips")
+    refuse_unknown(parser, "train")
+    assert parser["train"]["dataloader"]["sampler"] == "@train#sampler"
+    assert parser["train"]["sampler"]["_target_"].endswith("MixedOrder")
+    # the other way round the clips would be left out, but not quietly
+    with pytest.raises(ConfigError, match="unknown key clip_share"):
+        refuse_unknown(read("train", "clips", "multi_gpu_train"), "train")
