@@ -42,6 +42,8 @@ class Sa2VAKeys(StrEnum):
     SOURCE = "source"  # str: base name of the image's file, with the slice's number, for messages
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
+    SHOWN = "shown"  # (D, P) bool: which prompts' values each frame of a volume holds
+    FRAMES = "frames"  # list[int]: numbers of a clip's frames in their volume
     TURNS = "turns"  # list of (question, answer) pairs
     NAMES = "names"  # list[str]: the first phrase of each structure, by which metrics are grouped
     # network inputs
@@ -52,6 +54,7 @@ class Sa2VAKeys(StrEnum):
     LABELS = "labels"  # (L,) int64, -100 where nothing is learnt
     MASKS = "gt_masks"  # (N, H, W) uint8, one a [SEG] of the sample, in the answer's order
     FRAMES_PER_BATCH = "frames_per_batch"  # list[int]: frames of each sample
+    PROMPT_FRAME = "prompt_frame"  # list[int], clips only: the frame, counted in the clip, that pixel_values show
     LOSS_COUNTS = "loss_counts"  # dict[str, Tensor]: what each loss part's sum is divided by
     WINDOW_END = "window_end"  # bool: whether the optimizer steps after this micro-batch
     # network outputs

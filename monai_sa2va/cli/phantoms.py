@@ -21,7 +21,7 @@ import typer
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["FileFormat", "Look", "phantoms"]
+__all__ = ["FileFormat", "Kind", "Look", "phantoms"]
 
 
 class FileFormat(str, Enum):
@@ -29,6 +29,14 @@ class FileFormat(str, Enum):
 
     PNG = "png"
     NIFTI = "nifti"
+
+
+class Kind(str, Enum):
+    """What ``--kind`` takes."""
+
+    IMAGE = "image"
+    VOLUME = "volume"
+    CINE = "cine"
 
 
 class Look(str, Enum):
@@ -44,18 +52,28 @@ def phantoms(
         Path,
         typer.Argument(metavar="DIR", help="New or empty folder; gets images/, labels/ and datalist.json."),
     ],
-    count: Annotated[int, typer.Option(help="Number of images.")] = 320,
+    count: Annotated[int, typer.Option(help="Number of images, volumes or cines.")] = 320,
     seed: Annotated[
         int, typer.Option(help="Seed of the first image; the next ones count up. The same seed gives the same image.")
     ] = 0,
-    size: Annotated[int, typer.Option(help="Side of the images, pixels, 32 to 4096.")] = 128,
+    size: Annotated[int, typer.Option(help="Side of the images, pixels, 32 to 4096; 512 for volumes and cines.")] = 128,
     look: Annotated[
         Optional[list[Look]],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
-        typer.Option(help="Kind of image; give it several times for several. [default: all, in turns]"),
+        typer.Option(
+            help="What is shown; give it several times for several. [default: all in turns, no fundus in volumes]"
+        ),
     ] = None,
+    kind: Annotated[
+        Kind, typer.Option(help="Single images, volumes of slices, or cines: films of frames. The last two are NIfTI.")
+    ] = Kind.IMAGE,
+    slices: Annotated[int, typer.Option(help="Slices of a volume or frames of a cine, 8 to 256.")] = 24,
     file_format: Annotated[
-        FileFormat, typer.Option("--format", help="nifti is grey; png is RGB for the fundus and grey for the others.")
-    ] = FileFormat.PNG,
+        Optional[FileFormat],  # noqa: UP045
+        typer.Option(
+            "--format",
+            help="nifti is grey; png is RGB for the fundus and grey for the others. [default: png for images]",
+        ),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Shares of training, validation and testing in the datalist; 0/0/1 for a test set.")
     ] = "0.8/0.1/0.1",
@@ -70,8 +88,9 @@ def phantoms(
     from monai_sa2va.data.phantoms import write_phantoms
 
     looks = [item.value for item in look] if look else None
-    datalist = write_phantoms(folder, count, seed, size, looks, file_format.value, shares)
-    typer.echo(f"wrote {count} phantoms and {datalist}")
+    written_as = None if file_format is None else file_format.value
+    datalist = write_phantoms(folder, count, seed, size, looks, written_as, shares, kind.value, slices)
+    typer.echo(f"wrote {count} phantom{'' if kind is Kind.IMAGE else f' {kind.value}'}s and {datalist}")
 
 
 def _parse_split(text: str) -> dict[str, float]:

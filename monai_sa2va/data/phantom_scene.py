@@ -19,12 +19,14 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, Field, field
+from monai_sa2va.data.phantom_course import Pose, Section
+from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE, BoolMask, Field, blob, field, vessel_tree
 
 __all__ = ["STRUCTURES", "Scene"]
 
 _PRESENT = 0.76  # chance of a structure that may be missing, before _SHARED is seen to
 _SMALLEST = 30  # a structure with fewer visible pixels (of the reference size) counts as hidden
+_SMALLEST_IN_SECTION = 8  # likewise in a slice or frame, where structures begin and end
 
 STRUCTURES: dict[str, tuple[str, ...]] = {
     "fundus": ("macula", "optic disc", "lesion", "vessels"),
@@ -48,16 +50,20 @@ class Scene:
         rng: source of the structures.
         texture: source of noise, apart, so that the structures are the same at every size.
         size: side of the image, pixels.
+        section: which slice or frame of a longer scene this is; a single image by default.
 
     Attributes:
         image: (H, W, 3) float64, 0 is black and 1 white.
         masks: (H, W) bool by name, what has been painted, overlaps and all.
     """
 
-    def __init__(self, rng: np.random.Generator, texture: np.random.Generator, size: int) -> None:
+    def __init__(
+        self, rng: np.random.Generator, texture: np.random.Generator, size: int, section: Section | None = None
+    ) -> None:
         self.rng = rng
         self.texture = texture
         self.size = size
+        self.section = section
         self.image: Field = np.zeros((size, size, 3))
         self.masks: dict[str, BoolMask] = {}
 
@@ -72,7 +78,58 @@ class Scene:
 
     def noise(self, sigma: float) -> Field:
         """Smooth noise of mean 0 and deviation 1, see :func:`~monai_sa2va.data.phantom_shapes.field`."""
-        return field(self.texture, self.size, sigma)
+        return field(self.texture, self.size, sigma) if self.section is None else self.section.noise(self.size, sigma)
+
+    def blob(
+        self,
+        part: str,
+        centre: tuple[float, float],
+        radii: tuple[float, float],
+        angle: float = 0.0,
+        roughness: float = 0.0,
+        harmonics: tuple[int, int] = (2, 4),
+        bend: float = 0.0,
+    ) -> BoolMask:
+        """A :func:`~monai_sa2va.data.phantom_shapes.blob` where the section has it, and empty where it has none.
+
+        Args:
+            part: whose course it follows, see :meth:`~monai_sa2va.data.phantom_course.Section.pose`.
+            centre: as for the function, like all that follow.
+            radii: half axes.
+            angle: of the first one.
+            roughness: of the outline.
+            harmonics: of the outline.
+            bend: of the first axis.
+        """
+        pose = self._pose(part)
+        # drawn even where it is not there: what comes after it has to be the same in all sections
+        here = pose or Pose()
+        centre = (centre[0] + here.shift[0], centre[1] + here.shift[1])
+        radii = (radii[0] * here.scale, radii[1] * here.scale)
+        mask = blob(self.rng, self.size, centre, radii, angle + here.turn, roughness, harmonics, bend)
+        return mask if pose else np.zeros_like(mask)
+
+    def tree(
+        self,
+        part: str,
+        root: tuple[float, float],
+        heading: float,
+        calibre: float,
+        length: float,
+        curvature: float = 0.02,
+        spread: float = 0.6,
+    ) -> BoolMask:
+        """A :func:`~monai_sa2va.data.phantom_shapes.vessel_tree`, likewise."""
+        pose = self._pose(part)
+        here = pose or Pose()
+        root, heading = (root[0] + here.shift[0], root[1] + here.shift[1]), heading + here.turn
+        mask = vessel_tree(
+            self.rng, self.size, root, heading, calibre, length, curvature, spread, swell=here.scale, level=here.level
+        )
+        return mask if pose else np.zeros_like(mask)
+
+    def _pose(self, part: str) -> Pose | None:
+        return Pose() if self.section is None else self.section.pose(part)
 
     def choose(self, look: str) -> set[str]:
         """The structures of an image of this look: vessels always, the others by chance."""
@@ -110,11 +167,12 @@ class Scene:
 
     def visible(self) -> dict[str, BoolMask]:
         """Disjoint masks of what can be seen: later structures win; those that are nearly hidden are left out."""
+        smallest = _SMALLEST if self.section is None else _SMALLEST_IN_SECTION
         covered = np.zeros((self.size, self.size), dtype=bool)
         seen: dict[str, BoolMask] = {}
         for name in reversed(self.masks):
             mask = self.masks[name] & ~covered
             covered |= self.masks[name]
-            if mask.sum() >= _SMALLEST * (self.size / REFERENCE_SIZE) ** 2:
+            if mask.sum() >= smallest * (self.size / REFERENCE_SIZE) ** 2:
                 seen[name] = mask
         return dict(reversed(seen.items()))

@@ -30,6 +30,8 @@ Field = NDArray[np.float64]
 
 _STEP = 0.5  # distance of two samples along a vessel, pixels of the reference size
 _THINNEST = 2.0  # calibre at which a vessel ends
+_FAINTEST = 1.5  # calibre below which a vessel that is cut beside its middle isn't seen
+_RISE = 0.28  # how far the branches of a first fork rise and fall, of the height at which a vessel is cut no more
 
 
 def _grid(size: int) -> tuple[Field, Field]:
@@ -114,6 +116,8 @@ def vessel_tree(
     curvature: float = 0.02,
     spread: float = 0.6,
     generations: int = 3,
+    swell: float = 1.0,
+    level: float | None = None,
 ) -> BoolMask:
     """A curved vessel that tapers and splits in two until it is two pixels wide.
 
@@ -130,14 +134,17 @@ def vessel_tree(
         curvature: standard deviation of a part's mean curvature, radians a pixel.
         spread: mean angle between the branches and the vessel that they leave, radians.
         generations: number of times that a vessel splits at most.
+        swell: factor on all calibres.
+        level: height at which the tree is cut, as by a slice: of two branches one rises and one falls, and a vessel
+            looks thinner away from its height, until at a distance of 1 nothing is left; ``None`` shows the whole tree.
 
     Returns:
         (size, size) bool.
     """
-    xs, ys, widths = [], [], []
-    parts = [(root[0], root[1], heading, calibre, length, generations)]
+    xs, ys, widths, heights = [], [], [], []
+    parts = [(root[0], root[1], heading, calibre, length, generations, 0.0, 0.0)]
     while parts:
-        x0, y0, angle, width, extent, left = parts.pop()
+        x0, y0, angle, width, extent, left, low, high = parts.pop()
         count = max(2, round(extent * rng.uniform(0.8, 1.2) / _STEP))
         turns = rng.normal(0.0, curvature) * _STEP + rng.normal(0.0, 0.04, count)
         angles = angle + np.cumsum(turns)
@@ -146,6 +153,7 @@ def vessel_tree(
         xs.append(x)
         ys.append(y)
         widths.append(np.linspace(width, end, count))
+        heights.append(np.linspace(low, high, count))
         if not left:
             continue
         share = rng.uniform(0.35, 0.65)
@@ -154,10 +162,18 @@ def vessel_tree(
             branch = end * fraction ** (1 / 3)
             if branch >= _THINNEST:
                 turn = sign * spread * (1.5 - fraction) * rng.uniform(0.7, 1.3)
-                parts.append((float(x[-1]), float(y[-1]), float(angles[-1]) + turn, branch, 0.75 * extent, left - 1))
+                rise = high + float(sign) * _RISE * extent / length
+                place = (float(x[-1]), float(y[-1]), float(angles[-1]) + turn)
+                parts.append((*place, branch, 0.75 * extent, left - 1, high, rise))
     scale = size / REFERENCE_SIZE
     mask = np.zeros((size, size), dtype=bool)
-    _draw_discs(mask, *(np.concatenate(v) * f * scale for v, f in ((xs, 1.0), (ys, 1.0), (widths, 0.5))))
+    points = np.stack([np.concatenate(v) for v in (xs, ys, widths, heights)])
+    points[2] *= swell
+    if level is not None:
+        points[2] *= np.sqrt(np.clip(1 - (points[3] - level) ** 2, 0, None))
+        points = points[:, points[2] >= _FAINTEST]
+    if points.size:
+        _draw_discs(mask, points[0] * scale, points[1] * scale, points[2] * 0.5 * scale)
     return mask
 
 

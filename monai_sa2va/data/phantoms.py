@@ -29,13 +29,22 @@ from rich.console import Console
 from rich.progress import track
 
 from monai_sa2va.data.datalist import DATALIST_NAME, SECTIONS
-from monai_sa2va.data.phantom_looks import LOOKS
-from monai_sa2va.data.phantom_scene import STRUCTURES, Scene
-from monai_sa2va.data.phantom_shapes import BoolMask, ramp
+from monai_sa2va.data.phantom_looks import LOOKS, draw
+from monai_sa2va.data.phantom_scene import STRUCTURES
+from monai_sa2va.data.phantom_shapes import BoolMask
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, OutputError
 
-__all__ = ["DEFAULT_SPLITS", "FORMATS", "LABEL_VALUES", "SYNONYMS", "Phantom", "make_phantom", "write_phantoms"]
+__all__ = [
+    "DEFAULT_SPLITS",
+    "FORMATS",
+    "LABEL_VALUES",
+    "SYNONYMS",
+    "Phantom",
+    "check_phantom",
+    "make_phantom",
+    "write_phantoms",
+]
 
 DEFAULT_SPLITS: Mapping[str, float] = {"training": 0.8, "validation": 0.1, "testing": 0.1}
 """Share of the images that each section of the datalist gets."""
@@ -108,18 +117,17 @@ def make_phantom(seed: int, look: str | None = None, size: int = 128) -> Phantom
     """
     names = tuple(LOOKS)
     look = names[seed % len(names)] if look is None else look
-    _check_arguments(seed, look, size)
-    rng = np.random.default_rng([seed, names.index(look)])
-    scene = Scene(rng, np.random.default_rng([seed, names.index(look), 1]), size)
-    inside = LOOKS[look](scene)
-    image = scene.image * (1 + 0.28 * ramp(rng, size) + 0.06 * scene.noise(24))[..., None]
-    image = image * rng.uniform(0.75, 1.1) + rng.uniform(-0.03, 0.08)
-    image += 0.025 * scene.noise(0.6)[..., None]
-    image = np.clip(image * inside[..., None], 0, 1)
-    return Phantom(np.round(image * 255).astype(np.uint8), scene.visible(), look, seed)
+    check_phantom(seed, look, size)
+    image, masks = draw([seed, names.index(look)], look, size)
+    return Phantom(image, masks, look, seed)
 
 
-def _check_arguments(seed: int, look: str, size: int) -> None:
+def check_phantom(seed: int, look: str, size: int) -> None:
+    """Refuse arguments of :func:`make_phantom`.
+
+    Raises:
+        ConfigError: when ``seed`` is negative, ``look`` unknown or ``size`` out of its range.
+    """
     if seed < 0:
         raise ConfigError(f"seed is {seed}; give 0 or more")
     if not _MIN_SIZE <= size <= _MAX_SIZE:
@@ -134,25 +142,31 @@ def write_phantoms(
     seed: int = 0,
     size: int = 128,
     looks: Sequence[str] | None = None,
-    format: str = "png",  # noqa: A002
+    format: str | None = None,  # noqa: A002
     splits: Mapping[str, float] | None = None,
+    kind: str = "image",
+    slices: int = 24,
 ) -> Path:
     """Write phantoms and their datalist: ``images/``, ``labels/`` and ``datalist.json`` with relative paths.
 
-    Image i has the seed ``seed + i``, so two folders share no image where their ranges of seeds do not meet. The
-    datalist is written last: where it is, the folder is whole.
+    Image i has the seed ``seed + i``, so two folders of one kind share no image where their ranges of seeds do not
+    meet. The datalist is written last: where it is, the folder is whole.
 
     Args:
         folder: made where it does not exist; has to be empty.
-        count: number of images, at least 1.
+        count: number of images, volumes or cines, at least 1.
         seed: of the first image, 0 or more.
-        size: side of the images, pixels, 32 to 4096.
-        looks: which take turns; all three by default.
-        format: ``"png"``: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps. ``"nifti"``: grey
-            (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and y towards the
-            back, as an axial slice is shown.
+        size: side of the images, pixels, 32 to 4096, of volumes and cines to 512.
+        looks: which take turns; all three by default, of volumes those of
+            :data:`~monai_sa2va.data.phantom_stacks.STACK_LOOKS`.
+        format: ``"png"``, the default of images: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps.
+            ``"nifti"``: grey (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and
+            y towards the back, as an axial slice is shown.
         splits: share of each section, ``"training"``, ``"validation"``, ``"testing"``, adding up to 1; `DEFAULT_SPLITS`
             where not given.
+        kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI, see
+            :func:`~monai_sa2va.data.phantom_stacks.write_stack`.
+        slices: of a volume, or frames of a cine, 8 to 256.
 
     Returns:
         Path of the datalist.
@@ -161,15 +175,23 @@ def write_phantoms(
         ConfigError: when an argument can't be used.
         OutputError: when the folder is not empty or can't be written.
     """
-    names = tuple(LOOKS) if looks is None else tuple(looks)
+    from monai_sa2va.data.phantom_stacks import STACK_LOOKS, check_stack, make_stack, write_stack
+
+    names = STACK_LOOKS.get(kind, tuple(LOOKS)) if looks is None else tuple(looks)
     if not names:
         raise ConfigError(f"looks is empty; name at least one of {', '.join(LOOKS)}")
     for look in names:
-        _check_arguments(seed, look, size)
+        check_phantom(seed, look, size)
     if count < 1:
         raise ConfigError(f"count is {count}; give at least 1")
-    if format not in FORMATS:
+    if format is not None and format not in FORMATS:
         raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")
+    if kind != "image":
+        if kind not in STACK_LOOKS:
+            raise ConfigError(f"kind is {kind!r}; allowed: image, {', '.join(STACK_LOOKS)}")
+        check_stack(kind, size, slices)
+        if format not in (None, "nifti"):
+            raise ConfigError(f"format is {format!r}; a {kind} is written as nifti")
     sections = _sections(count, DEFAULT_SPLITS if splits is None else splits)
     folder = Path(folder)
     try:
@@ -180,12 +202,16 @@ def write_phantoms(
         try:
             for part in ("images", "labels"):
                 (partial / part).mkdir(parents=True)
-            datalist = _datalist_head(size)
+            datalist = _datalist_head(f"{'Image' if kind == 'image' else kind.capitalize()}s", size)
             console = Console(stderr=True)
             steps = track(range(count), "phantoms", console=console, disable=not console.is_terminal, transient=True)
             for i, section in zip(steps, sections, strict=True):
-                phantom = make_phantom(seed + i, names[(seed + i) % len(names)], size)
-                datalist[section].append(_write_one(partial, phantom, format))
+                look = names[(seed + i) % len(names)]
+                if kind == "image":
+                    entry = _write_one(partial, make_phantom(seed + i, look, size), format or "png")
+                else:
+                    entry = write_stack(partial, make_stack(seed + i, kind, look, size, slices))
+                datalist[section].append(entry)
             (partial / DATALIST_NAME).write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
             for part in ("images", "labels", DATALIST_NAME):
                 os.replace(partial / part, folder / part)
@@ -214,10 +240,10 @@ def _sections(count: int, splits: Mapping[str, float]) -> list[str]:
     return [next(name for name, end in zip(SECTIONS, ends, strict=True) if i < end) for i in range(count)]
 
 
-def _datalist_head(size: int) -> dict[str, Any]:
+def _datalist_head(things: str, size: int) -> dict[str, Any]:
     return {
         "name": "monai-sa2va phantoms",
-        "description": f"Images of {size} x {size} pixels made in code by monai-sa2va: no patient, no photograph.",
+        "description": f"{things} of {size} x {size} pixels made in code by monai-sa2va: no patient, no photograph.",
         "licence": "Apache-2.0",
         "labels": {"0": "background", **{str(value): name for name, value in LABEL_VALUES.items()}},
         **{section: [] for section in SECTIONS},

@@ -17,6 +17,8 @@ from monai_sa2va._lazy import lazy_attributes
 
 _TRANSFORMS = {
     "augment": ("AugmentPlanesd", "RandSideAwareFlipd"),
+    "clips": ("RandClipd", "StackFrames", "StackFramesd"),
+    "frames": ("ClipProcessord", "RandPromptFramed", "SameForFramesd"),
     "geometry": ("PlaneGeometry",),
     "grounding_image": ("GroundingImage", "GroundingImaged"),
     "intensity": ("WINDOWS", "Window", "Windowd", "as_window"),

@@ -168,11 +168,15 @@ class Sa2VAProcessord(MapTransform):
         masks = torch.as_tensor(np.asarray(data[Keys.MASKS])).to(torch.uint8)
         if masks.ndim != 3 or len(masks) != segs:
             raise DataError(f"gt_masks has shape {tuple(masks.shape)}, the answers hold {segs} [SEG]")
-        sample[Keys.MASKS] = masks if self.mask_size is None else _resize_nearest(masks, self.mask_size)
+        sample[Keys.MASKS] = self.sized(masks)
         sample[Keys.FRAMES_PER_BATCH] = 1
         sample[Keys.SOURCE] = _source(data[self.keys[0]], data.get(Keys.SLICE))
         sample.update({key: data[key] for key in self.keep if key in data})
         return sample
+
+    def sized(self, masks: torch.Tensor) -> torch.Tensor:
+        """Masks (N, H, W) at the training size."""
+        return masks if self.mask_size is None else _resize_nearest(masks, self.mask_size)
 
 
 def _source(image: Any, number: Any) -> str:

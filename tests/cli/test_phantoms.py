@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 
+import nibabel
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -76,3 +77,15 @@ def test_neither_the_verb_nor_the_phantoms_import_torch():
     code = "import sys, monai_sa2va.cli.phantoms, monai_sa2va.data.phantoms; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("kind", ["volume", "cine"])
+def test_volumes_and_cines(tmp_path, kind):
+    options = ("--count", 2, "--size", 32, "--kind", kind, "--slices", 9, "--look", "ct", "--split", "0.5/0/0.5")
+    result = run(tmp_path, *options)
+    assert result.exit_code == 0, result.output
+    assert result.output.split() == ["wrote", "2", "phantom", f"{kind}s", "and", str(tmp_path / "datalist.json")]
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert names == [f"ct_{kind}_00000{i}.nii.gz" for i in (0, 1)]
+    assert nibabel.load(tmp_path / "images" / names[0]).shape == (32, 32, 9)
+    assert isinstance(run(tmp_path / "new", "--kind", kind, "--format", "png").exception, ConfigError)
