@@ -110,6 +110,7 @@ class ResultWriter:
         image: str | os.PathLike[str],
         prompts: Sequence[str],
         progress: Callable[[int, int], None] | None = None,
+        mode: str = "segment",
     ) -> Written:
         """Segment one file and write its results.
 
@@ -119,11 +120,12 @@ class ResultWriter:
             segmenter: does the work.
             image: path of the file.
             prompts: sentences.
-            progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+            progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`, like the next one.
+            mode: how answers come about.
         """
         try:
             folder = self.reserve(image)
-            return self.write(segmenter.segment(image, prompts, progress), folder)
+            return self.write(segmenter.segment(image, prompts, progress, mode=mode), folder)
         except Sa2VAError as error:
             return self.fail(image, error)
         except (MemoryError, OSError, RuntimeError) as error:
