@@ -102,6 +102,13 @@ def segment(
     ] = Mode.SEGMENT,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
+    include_patient: Annotated[
+        bool,
+        typer.Option(
+            "--include-patient",
+            help="Keep what may name the patient: texts of NIfTI headers in masks and reports, folders in messages.",
+        ),
+    ] = False,
 ) -> None:
     """Segment images by sentences; write masks, an overview picture and a report for each, and tables over all.
 
@@ -113,7 +120,7 @@ def segment(
 
     prompts = check_prompts(prompt)
     images = _images(inputs)
-    writer = ResultWriter(output, [item.strip() for item in file_format.split(",")], overwrite)
+    writer = ResultWriter(output, [item.strip() for item in file_format.split(",")], overwrite, include_patient)
     segmenter = Segmenter.from_bundle(
         bundle,
         checkpoint=checkpoint,
@@ -158,7 +165,8 @@ def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts
             def show(done: int, total: int) -> None:
                 bars.update(slices, completed=done, total=total, visible=total > 1)
 
-            result = writer.process(segmenter, image, prompts, show, mode)
+            result = writer.process(segmenter, image, prompts, show, mode=mode)
             if result.error:
-                bars.console.print(f"{image}: {result.error}", markup=False, highlight=False, soft_wrap=True)
+                shown = image if writer.include_patient else result.image
+                bars.console.print(f"{shown}: {result.error}", markup=False, highlight=False, soft_wrap=True)
             bars.advance(whole)

@@ -27,6 +27,7 @@ from monai_sa2va.data.datalist import SECTIONS, check_phrases, parse_prompts
 from monai_sa2va.data.headers import image_suffix, label_values
 from monai_sa2va.data.leaks import leak_between_sections
 from monai_sa2va.data.pairing import LeftOut, Pair, pair_by_name
+from monai_sa2va.data.patients import shown_path
 from monai_sa2va.data.splits import DEFAULT_SPLIT, group_of, split_by_fraction, split_by_name
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, DatalistError, OutputError
@@ -101,6 +102,7 @@ def make_datalist(
     seed: int = 0,
     mask_suffix: str | None = None,
     progress: Callable[[Iterable[Pair]], Iterable[Pair]] = iter,
+    include_patient: bool = False,
 ) -> MadeDatalist:
     """Pair images with masks, check both, name what each mask holds and split by group.
 
@@ -119,6 +121,8 @@ def make_datalist(
         seed: of the split.
         mask_suffix: the end of the masks' names, e.g. ``"_1stHO"``.
         progress: wraps the pairs while their files are read.
+        include_patient: whether warnings and errors have folders and groups in them, which may name patients. The
+            datalist has paths and groups in any case.
 
     Returns:
         The datalist and what was left out. It may be empty: then every pair has its reason in ``left_out``.
@@ -136,9 +140,10 @@ def make_datalist(
     found: list[tuple[Pair, str, list[int]]] = []
     for pair in progress(pairs):
         group = group_of(pair.name, group_regex)
+        called = pair.name if include_patient else shown_path(pair.name)
         try:
             if group is None:
-                raise DataError(f"group regex '{group_regex}' matches nothing in '{pair.name}'")
+                raise DataError(f"group regex '{group_regex}' matches nothing in '{called}'")
             found.append((pair, group, _values(pair, binary=_FOREGROUND in phrases)))
         except DataError as error:
             left_out.append(LeftOut(pair.image, str(error.args[0])))
@@ -167,11 +172,13 @@ def make_datalist(
         every = [group for group, _ in entries]
         by_name = bool(validation_groups or test_groups)
         section_of = (
-            split_by_name(every, validation_groups, test_groups) if by_name else split_by_fraction(every, split, seed)
+            split_by_name(every, validation_groups, test_groups, include_patient)
+            if by_name
+            else split_by_fraction(every, split, seed)
         )
         for group, entry in entries:
             sections[section_of[group]].append(entry)
-        leak = leak_between_sections(section_of) if group_regex is None else None
+        leak = leak_between_sections(section_of, include_patient) if group_regex is None else None
         if leak:
             warnings.append(leak)
         for group in sorted(section_of):

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+from monai_sa2va.data.patients import patient_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.metrics.functional import calculate_dice, calculate_iou, calculate_precision_recall
 from monai_sa2va.preflight.data import check_files, read_section, scanned
@@ -86,7 +87,7 @@ def check_thresholds(settings: Settings) -> Iterator[Remark]:
 def check_samples(settings: Settings) -> Iterator[Remark]:
     """Whether there are enough cases for an interval to mean something."""
     for section, entries in settings.notes.get("sections", {}).items():
-        count = len({entry.get("group", number) for number, entry in enumerate(entries)})
+        count = len({patient_of(entry, f"{section}[{n}]") or n for n, entry in enumerate(entries)})
         if count < _FEWEST:
             yield (
                 Status.WARN,
