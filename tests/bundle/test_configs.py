@@ -296,6 +296,7 @@ def test_evaluation_scores_what_inference_draws(configs: Path, phantoms: Path, t
     assert report["cases"] == {"total": 2, "scored": 2, "failed": 0}
     settings = report["settings"]
     assert [settings[key] for key in ("resamples", "surface_tolerance", "confidence", "seed")] == [20, 3.0, 0.9, 4]
+    assert settings["presence_threshold"] is None
     # the same by the door itself
     entry = load_datalist(phantoms / "datalist.json", "testing")[0]
     label = np.asarray(Image.open(entry["label"]))
@@ -307,6 +308,15 @@ def test_evaluation_scores_what_inference_draws(configs: Path, phantoms: Path, t
     assert (row["image"], row["prompt"]) == (Path(entry["image"]).name, phrases[0])
     assert float(row["dice"]) == pytest.approx(calculate_dice(mask, label == int(value)), abs=1e-6)
     assert int(row["truth_voxels"]) == (label == int(value)).sum()
+
+
+def test_evaluation_empties_what_the_checkpoint_says_or_another_threshold(
+    configs: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    report = _evaluate(configs, phantoms, tmp_path, resamples=5, presence_threshold=1.0)
+    assert report["settings"]["presence_threshold"] == 1.0
+    assert report["overall"]["false_empty"]["count"] == report["overall"]["false_empty"]["of"] > 0
+    assert report["overall"]["false_positive"]["count"] == 0
 
 
 @pytest.mark.slow
