@@ -42,6 +42,7 @@ def test_what_is_not_there_may_be_left_out() -> None:
     both = _output(["vessels", "cyst"], 2)
     both["gt_masks"] = torch.stack([both["gt_masks"][0], torch.zeros(1, 4)])
     pred, truth, names = present_masks_and_names([both, _output([], 0)])
+    assert [mask.tolist() for mask in pred] == [both["pred_masks"][0].tolist()]
     assert names == ["vessels"]
     assert [mask.tolist() for mask in truth] == [[[1, 1, 0, 0]]]
     handler = PromptMetricHandler(PromptSegmentationMetric("dice"), present_masks_and_names)
