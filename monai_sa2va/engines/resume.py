@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from ignite.engine import Engine, Events
-from torch import distributed
 from torch.optim import Optimizer
 
 from monai_sa2va.checkpoints.save import save_checkpoint, temporary_path
+from monai_sa2va.engines.distributed import gather_all, is_main, process_number
 from monai_sa2va.engines.random_state import random_state, set_random_state
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import CheckpointError, ConfigError
@@ -85,7 +85,7 @@ class ResumableCheckpoint:
     step that ends an epoch is saved after the validation. On a CPU in float32 the weights of a resumed run are those of
     an uninterrupted one, bit for bit.
 
-    In a run of several processes each of them needs it, the first writes.
+    In a run of several processes each of them needs it: the first writes, all go on from what it wrote.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -137,7 +137,7 @@ class ResumableCheckpoint:
         """
         if _settings(engine)["seed"] is None:
             raise ConfigError("a run can be resumed only where its training loader has a seed; give it one")
-        if _is_first():
+        if is_main():
             # what a killed run was writing
             for half in self.save_dir.glob(temporary_path(Path("resume_*.pt")).name):
                 half.unlink(missing_ok=True)
@@ -155,6 +155,11 @@ class ResumableCheckpoint:
                 found[-1].name,
             )
         self._saved = engine.state.optimizer_steps
+        if len(steps := set(gather_all(self._saved))) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of unequal steps ({', '.join(map(str, sorted(steps)))}) in "
+                f"{self.save_dir.name!r}; let ckpt_dir be a folder that all of them see"
+            )
 
     def iteration_completed(self, engine: Sa2VATrainer) -> None:
         """Save after a step, where it is time."""
@@ -178,7 +183,9 @@ class ResumableCheckpoint:
 
     def _save(self, engine: Sa2VATrainer) -> None:
         self._saved = engine.state.optimizer_steps
-        if not _is_first():
+        # each process draws numbers of its own
+        random = gather_all(random_state())
+        if not is_main():
             return
         path = self.save_dir / f"resume_{self._saved:08d}.pt"
         content = {
@@ -186,7 +193,7 @@ class ResumableCheckpoint:
             "settings": _settings(engine),
             "trainer": _values(engine, _TRAINER),
             "validator": {} if self.validator is None else _values(self.validator, _VALIDATOR),
-            "random": random_state(),
+            "random": random,
         }
         save_checkpoint(content, path)
         self._own = [*(own for own in self._own if own != path), path][-self.keep :]
@@ -237,14 +244,10 @@ class ResumableCheckpoint:
         engine.state.epoch = engine.state.iteration // engine.state.epoch_length
         if self.validator is not None:
             _set_values(self.validator, content["validator"])
-        set_random_state(content["random"])
+        set_random_state(content["random"][process_number()])
         done, planned = engine.state.epoch, engine.state.max_epochs
         left = "" if done < planned else f": all {planned} epochs are done, pass a larger max_epochs for more"
         _LOGGER.info("going on from %s, after %d whole epochs%s", name, done, left)
-
-
-def _is_first() -> bool:
-    return not distributed.is_initialized() or distributed.get_rank() == 0
 
 
 def _states(things: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,6 +270,7 @@ def _settings(engine: Sa2VATrainer) -> dict[str, Any]:
     loader: Any = engine.windows.loader
     return {
         "seed": getattr(loader, "seed", None),
+        "processes": engine.processes,
         "batch_size": getattr(loader, "batch_size", None),
         "accumulation_steps": engine.windows.steps,
         "epoch_length": engine.state.epoch_length,

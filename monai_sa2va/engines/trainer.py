@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from monai_sa2va.engines.accumulation import AccumulationWindows, check_steps
-from monai_sa2va.engines.distributed import DistributedSa2VA, unwrap
+from monai_sa2va.engines.distributed import DistributedSa2VA, gather_all, unwrap
 from monai_sa2va.engines.stopping import FiniteGuard
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
@@ -66,8 +66,8 @@ class Sa2VATrainer(SupervisedTrainer):
     and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
     ``CheckpointSaver`` and ``CheckpointLoader`` carry it on.
 
-    A run ends with a ``TrainingError`` before a step whose losses or gradient aren't finite; the weights are then still
-    those before it. A loader that can be entered in mid-epoch is, where the state says so.
+    A run ends with a ``TrainingError``, in all processes, before a step whose losses or gradient aren't finite; the
+    weights are then still those before it. A loader that can be entered in mid-epoch is, where the state says so.
 
     Raises:
         ConfigError: when ``accumulation_steps``, ``clip_norm`` or ``epoch_length`` can't be used, or the network is in
@@ -122,7 +122,7 @@ class Sa2VATrainer(SupervisedTrainer):
             epoch_length,
             dict if self.parallel is None else self.parallel.add_up,
         )
-        self._guard = FiniteGuard()
+        self._guard = FiniteGuard(gather_all)
         # the place in the data is the engine's iteration, whatever restored it
         self.add_event_handler(Events.EPOCH_STARTED, lambda: self.windows.seek(self.state.iteration))
         self._window_losses: list[dict[str, torch.Tensor]] = []
@@ -172,8 +172,9 @@ class Sa2VATrainer(SupervisedTrainer):
         limit = float("inf") if self.clip_norm is None else self.clip_norm
         self.state.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         # after the norm, which waits for the device anyway
-        self._guard.check(self.state.grad_norm, self.state.optimizer_steps + 1)
-        self.state.step_losses = self._losses_of_window()
+        losses = self._losses_of_window()
+        self._guard.check(losses[Keys.LOSS], self.state.grad_norm, self.state.optimizer_steps + 1)
+        self.state.step_losses = losses
         self.state.lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

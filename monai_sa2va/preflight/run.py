@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from monai_sa2va.engines.distributed import is_main
 from monai_sa2va.errors import ConfigError, PreflightError
 from monai_sa2va.preflight import data, evaluation, inference, resources, training
 from monai_sa2va.preflight.report import Check, Finding, Status, run_checks
@@ -99,7 +99,7 @@ def before_run(kind: str, enabled: bool = True) -> None:
     Raises:
         PreflightError: when a check fails; see :func:`~monai_sa2va.preflight.settings.end_run`.
     """
-    if not enabled or int(os.environ.get("RANK", "0")) > 0:
+    if not enabled or not is_main():
         return
     findings = check_settings(kind, Settings(running_parser(), make_data=True))
     for finding in findings:
