@@ -36,6 +36,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "networks.grounding",
         "networks.projector",
         "networks.mllm",
+        "networks.chat",
         "networks.parts",
     ),
     "Images and labels": (
@@ -54,19 +55,28 @@ MODULES: dict[str, tuple[str, ...]] = {
         "transforms.tiles",
         "transforms.grounding_image",
     ),
-    "Data": ("data.datalist", "data.make_datalist", "data.slices", "data.phantoms", "data.dataloader", "data.collate"),
+    "Data": (
+        "data.datalist",
+        "data.make_datalist",
+        "data.slices",
+        "data.negatives",
+        "data.phantoms",
+        "data.dataloader",
+        "data.collate",
+    ),
     "Losses and metrics": (
         "losses.sa2va_loss",
         "losses.point_sampling",
         "metrics.functional",
         "metrics.segmentation",
         "metrics.handler",
+        "metrics.presence",
         "metrics.surface",
         "metrics.bootstrap",
         "metrics.objects",
         "metrics.summary",
     ),
-    "Training": ("engines.trainer", "engines.evaluator", "engines.schedules", "engines.handlers"),
+    "Training": ("engines.trainer", "engines.evaluator", "engines.schedules", "engines.handlers", "engines.presence"),
 }
 """Headings of the page, and the modules below each."""
 

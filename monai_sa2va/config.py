@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -124,7 +125,10 @@ class Sa2VAConfig:
         min_tiles: fewest tiles of an image.
         max_tiles: most tiles of an image, the thumbnail not counted.
         use_thumbnail: whether an image of several tiles gets one more of the whole.
-        presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone.
+        presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone, as for
+            official checkpoints.
+        presence_scale: presence is the sigmoid of this times SAM2's object score, plus ``presence_bias``; above 0.
+        presence_bias: see there.
 
     Raises:
         ConfigError: when a value isn't allowed, or sizes don't divide each other as the network needs it.
@@ -145,6 +149,8 @@ class Sa2VAConfig:
     max_tiles: int = 12
     use_thumbnail: bool = True
     presence_threshold: float | None = None
+    presence_scale: float = 1.0
+    presence_bias: float = 0.0
 
     def __post_init__(self) -> None:
         for key, part in _PARTS.items():
@@ -175,6 +181,11 @@ class Sa2VAConfig:
                 )
         if self.presence_threshold is not None and not 0 <= self.presence_threshold <= 1:
             raise ConfigError(f"presence_threshold is {self.presence_threshold}; give 0 to 1, or null for none")
+        if not (0 < self.presence_scale < math.inf and math.isfinite(self.presence_bias)):
+            raise ConfigError(
+                f"presence_scale is {self.presence_scale} and presence_bias {self.presence_bias}; give finite numbers, "
+                "the scale above 0"
+            )
         for key, value, allowed in (
             ("vision.norm_type", vision.norm_type, ("layer_norm", "rms_norm")),
             ("family", self.family, ("internvl",)),

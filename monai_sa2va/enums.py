@@ -36,10 +36,13 @@ class Sa2VAKeys(StrEnum):
     LABEL = "label"
     PROMPTS = "prompts"
     ABSENT = "absent"
+    FAMILY = "family"  # str: images of one kind, which may show each other's structures
     SLICE = "slice"  # int: index of the slice of a volume, in LPS order
     PATIENT = "patient"  # whom an image shows: images of one are never independent
     GROUP = "group"  # the same by a name of another kind, such as part of the file's name
     SOURCE = "source"  # str: base name of the image's file, with the slice's number, for messages
+    MISSING = "missing"  # list of phrase groups: what the entry says is not there, by all its phrases
+    FOREIGN = "foreign"  # list of phrase groups: what no image of the entry's family shows
     # a sample on its way through the transforms
     PHRASES = "phrases"  # list[str]: the phrase asked for, one a mask
     SHOWN = "shown"  # (D, P) bool: which prompts' values each frame of a volume holds

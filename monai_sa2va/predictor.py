@@ -29,7 +29,7 @@ from monai_sa2va.checkpoints.load import load_weights
 from monai_sa2va.data.headers import Grid
 from monai_sa2va.data.read_image import SourceImage, read_image
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_prompts
+from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, check_prompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.geometry import PlaneGeometry
 from monai_sa2va.transforms.intensity import Window, as_window
@@ -51,7 +51,8 @@ class Segmentation:
             columns to the patient's left.
         labels: name of each object.
         text: the answers, one a line.
-        scores: (objects,) float32, 0 to 1: presence; of a volume the largest of its slices.
+        scores: (objects,) float32, 0 to 1: presence, how likely the object is there, calibrated where the checkpoint
+            was; of a volume the largest of its slices.
         affine: (4, 4) float64, (column, row, slice, 1) of the masks -> LPS in mm; ``None`` where the source doesn't
             say.
         prompts: the prompt that each object belongs to.
@@ -62,7 +63,7 @@ class Segmentation:
         picture: (H, W, 3) uint8, what the network saw: of a volume the slice with the largest area of objects, the
             middle one where all are empty.
         slice_index: of that slice, counted as in ``masks``; ``None`` for a picture.
-        presence_threshold: presence below which a mask was emptied; ``None`` for never.
+        presence_threshold: presence below which a mask was emptied, of a volume slice by slice; ``None`` for never.
         geometry: how the masks' slices, rows and columns lie in the source's axes.
     """
 
@@ -178,7 +179,12 @@ class Segmenter:
         return cls(network, device=target, amp=amp, window=window, axis=axis)
 
     def segment(
-        self, image: Any, prompts: str | Sequence[str], progress: Callable[[int, int], None] | None = None
+        self,
+        image: Any,
+        prompts: str | Sequence[str],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        mode: str = "segment",
     ) -> Segmentation:
         """Segment one image.
 
@@ -186,12 +192,16 @@ class Segmenter:
             image: as for :func:`~monai_sa2va.data.read_image.read_image`.
             prompts: one sentence or several.
             progress: called with the number of slices done and of all.
+            mode: ``"segment"``: the answer is known, one object a name. ``"chat"``: the language model writes the
+                answer, with objects wherever it put [SEG], or with none; of a volume it answers about the middle
+                slice, and the objects are those of all slices.
 
         Raises:
+            ConfigError: when there is no such mode.
             DataError: when the image can't be used.
             PromptError: when a prompt is empty, too long, or names nothing.
         """
-        asked = check_prompts(prompts)
+        asked, chat = check_prompts(prompts), check_mode(mode) == "chat"
         source = read_image(image)
         planes = self._planes(source)
         depth = len(planes)
@@ -199,8 +209,10 @@ class Segmenter:
         middle = depth // 2
         results: dict[int, ImageResult] = {}
         for index in (middle, *(i for i in range(depth) if i != middle)):
-            phrases = results[middle].phrases if results else None
-            results[index] = self.inferer(_colour(planes[index]), self.network, asked, phrases)
+            first = results.get(middle)
+            phrases, replies = (None, None) if first is None else (first.phrases, first.replies)
+            given = (_colour(planes[index]), self.network, asked)
+            results[index] = self.inferer(*given, mode=mode, replies=replies) if chat else self.inferer(*given, phrases)
             if progress is not None:
                 progress(len(results), depth)
         return self._join(source, planes, [results[index] for index in range(depth)], asked)
@@ -233,7 +245,7 @@ class Segmenter:
             source_header=source.header,
             picture=colour.permute(1, 2, 0).numpy(),
             slice_index=shown if volume else None,
-            presence_threshold=self.network.config.presence_threshold,
+            presence_threshold=first.presence_threshold,
             geometry=geometry,
         )
 

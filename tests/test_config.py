@@ -54,7 +54,7 @@ def test_defaults_are_the_official_ones() -> None:
 def test_json_there_and_back(micro_config: Sa2VAConfig) -> None:
     assert Sa2VAConfig.from_dict(json.loads(json.dumps(micro_config.to_dict()))) == micro_config
     scaled = replace(micro_config.text, rope_scaling={"rope_type": "dynamic", "factor": 2.0})
-    config = replace(micro_config, text=scaled, presence_threshold=0.5)
+    config = replace(micro_config, text=scaled, presence_threshold=0.5, presence_scale=2.0, presence_bias=-1.0)
     assert Sa2VAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -99,6 +99,11 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
         ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
         ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
         ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),
+        (
+            {"presence_scale": 0.0},
+            "presence_scale is 0.0 and presence_bias 0.0; give finite numbers, the scale above 0",
+        ),
+        ({"presence_bias": float("nan")}, "presence_bias nan"),
     ],
 )
 def test_refusals_name_the_key(changes: dict[str, Any], message: str) -> None:

@@ -37,6 +37,7 @@ from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import Window
 from monai_sa2va.transforms.planes import ToPlane
+from monai_sa2va.writers.results import ResultWriter
 
 PROMPTS = ["Segment the vessels.", "optic disc"]
 CODES = ["RAS", "LPS", "LAI", "PIR", "SRA", "ASL"]
@@ -248,6 +249,58 @@ def test_a_plane_of_nifti_keeps_its_place(segmenter: Segmenter, tmp_path: Path) 
 
 def test_one_pixel(segmenter: Segmenter) -> None:
     assert segmenter.segment(np.array([[7]], np.uint8), "vessels").masks.shape == (1, 1, 1)
+
+
+class _Talks(ImageInferer):
+    """Chats: one object a slice where asked for something, none where asked for a cyst."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[Any] = []
+
+    def __call__(self, inputs: Any, network: Any, asked: Any, mode: str = "", replies: Any = None) -> ImageResult:
+        assert mode == "chat"
+        self.given.append(replies)
+        count = sum("cyst" not in text for text in asked)
+        masks = (torch.as_tensor(inputs)[:1] > 127).expand(count, -1, -1)
+        answers = ["There is no cyst." if "cyst" in text else "[SEG]" for text in asked]
+        numbers = [i for i, text in enumerate(asked) if "cyst" not in text]
+        one = torch.full((count,), 0.5)
+        return ImageResult(masks, ["bright"] * count, numbers, one, one, answers, [[]], ["said"], 0.25)
+
+
+def test_a_chat_about_a_volume_is_about_its_middle_slice(segmenter: Segmenter) -> None:
+    values = torch.zeros(1, 4, 5, 3)
+    values[..., 2] = 255.0
+    talks = _Talks()
+    image = MetaTensor(values, affine=torch.eye(4))
+    chatting = Segmenter(segmenter.network, device="cpu", inferer=talks)
+    found = chatting.segment(image, ["Is there a cyst?", "What is bright?"], mode="chat")
+    assert talks.given == [None, ["said"], ["said"]]
+    assert found.masks.shape == (1, 3, 5, 4)
+    assert found.masks[0].any(axis=(1, 2)).tolist() == [False, False, True]
+    assert found.text == "There is no cyst.\n[SEG]"
+    assert (found.labels, found.prompts, found.answers) == (["bright"], ["What is bright?"], ["[SEG]"])
+    assert found.presence_threshold == 0.25
+    with pytest.raises(ConfigError, match="mode is 'talk'"):
+        chatting.segment(image, "vessels", mode="talk")
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (5, 4, 3)])
+def test_a_chat_may_end_without_any_mask(segmenter: Segmenter, shape: tuple[int, ...], tmp_path: Path) -> None:
+    chatting = Segmenter(segmenter.network, device="cpu", inferer=_Talks())
+    image = MetaTensor(torch.zeros(1, *shape), affine=torch.eye(4))
+    found = chatting.segment(image, "Is there a cyst?", mode="chat")
+    assert found.masks.shape == (0, *((3,) if len(shape) == 3 else ()), 4, 5)
+    assert found.masks.dtype == bool
+    assert found.on_source_grid().shape == (0, *shape)
+    assert (found.labels, found.scores.shape, found.text) == ([], (0,), "There is no cyst.")
+    writer = ResultWriter(tmp_path / "out")
+    written = writer.write(found, tmp_path / "out" / "a")
+    writer.close()
+    assert written.files == ("overview.png", "report.json")
+    report = json.loads((tmp_path / "out" / "a" / "report.json").read_text())
+    assert (report["objects"], report["text"]) == ([], "There is no cyst.")
 
 
 def test_bad_input_is_refused_before_any_work(segmenter: Segmenter, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ __all__ = ["INFO_KEY", "ModelInfo", "read_info", "stored"]
 INFO_KEY = "info"
 """Where a checkpoint holds its information: a key beside ``"model"``, or the JSON of a safetensors file's metadata."""
 
+_PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
+
 
 class ModelInfo:
     """Information that MONAI's ``CheckpointSaver`` writes beside the weights, under ``"info"`` of its ``save_dict``.
@@ -52,17 +54,37 @@ class ModelInfo:
         """``config``, nested plain values, and what else was given."""
         return dict(self._state)
 
+    def set_presence(self, threshold: float | None, scale: float, bias: float) -> None:
+        """Note what a validation says of the object scores, see :class:`~monai_sa2va.config.Sa2VAConfig`.
+
+        Args:
+            threshold: presence below which a mask is emptied; ``None`` for never.
+            scale: of the object score.
+            bias: added to it.
+        """
+        self._state["config"] = {**self._state["config"], **dict(zip(_PRESENCE, (threshold, scale, bias), strict=True))}
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Check that a run goes on as it began; nothing is taken over.
+        """Check that a run goes on as it began; what validation said of the object scores is taken over, no more.
 
         Raises:
             CheckpointError: naming the values that differ.
         """
-        odd = sorted(key for key in self._state.keys() & state.keys() if self._state[key] != state[key])
+        told = state.get("config")
+        if isinstance(told, Mapping):
+            tuned = {key: told[key] for key in _PRESENCE if key in told}
+            self._state["config"] = {**self._state["config"], **tuned}
+        shared = self._state.keys() & state.keys()
+        odd = sorted(key for key in shared if _given(self._state[key]) != _given(state[key]))
         if odd:
             raise CheckpointError(
                 f"the checkpoint was trained with another {' and '.join(odd)}: go on with the same, or start anew"
             )
+
+
+def _given(value: Any) -> Any:
+    """A value without what training finds out by itself."""
+    return {key: v for key, v in value.items() if key not in _PRESENCE} if isinstance(value, Mapping) else value
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:

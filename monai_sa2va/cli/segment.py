@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmenter
     from monai_sa2va.writers.results import ResultWriter
 
-__all__ = ["Axis", "Device", "segment"]
+__all__ = ["Axis", "Device", "Mode", "segment"]
 
 
 class Axis(str, Enum):
@@ -43,6 +43,13 @@ class Device(str, Enum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+class Mode(str, Enum):
+    """What ``--mode`` takes."""
+
+    SEGMENT = "segment"
+    CHAT = "chat"
 
 
 def segment(
@@ -86,6 +93,13 @@ def segment(
             "checkpoint's training]"
         ),
     ] = None,
+    mode: Annotated[
+        Mode,
+        typer.Option(
+            help="segment: one mask for each structure that a prompt names. chat: the language model answers freely, "
+            "with masks or without; of a volume it looks at the middle slice."
+        ),
+    ] = Mode.SEGMENT,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
     include_patient: Annotated[
@@ -115,7 +129,7 @@ def segment(
         axis=None if axis is None else axis.value,
     )
     try:
-        _run(segmenter, writer, images, prompts)
+        _run(segmenter, writer, images, prompts, mode.value)
     finally:
         writer.close()
     done = len(writer.results) - len(writer.failed)
@@ -136,7 +150,7 @@ def _images(inputs: list[Path]) -> list[Path]:
     return images
 
 
-def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts: list[str]) -> None:
+def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts: list[str], mode: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -151,7 +165,7 @@ def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts
             def show(done: int, total: int) -> None:
                 bars.update(slices, completed=done, total=total, visible=total > 1)
 
-            result = writer.process(segmenter, image, prompts, show)
+            result = writer.process(segmenter, image, prompts, show, mode=mode)
             if result.error:
                 shown = image if writer.include_patient else result.image
                 bars.console.print(f"{shown}: {result.error}", markup=False, highlight=False, soft_wrap=True)

@@ -17,8 +17,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from monai_sa2va.data.patients import patient_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.transforms.negation import find_negation
 
 if TYPE_CHECKING:
@@ -30,7 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class OnePromptEach(Sequence[dict[str, Any]]):
-    """The items of a dataset once a prompt, with that prompt alone and without absent phrases.
+    """The items of a dataset once a prompt, with that prompt alone, and once for each of some absent phrases.
 
     In one conversation a later answer sees the earlier ones. A user asks for one structure at a time, and so should a
     validation. An item is fetched from the dataset when it is asked for, so that one that is cached there is held once,
@@ -38,20 +41,37 @@ class OnePromptEach(Sequence[dict[str, Any]]):
 
     Args:
         dataset: MONAI's, whose ``data`` are the entries of a datalist, and whose transform leaves their prompts alone.
+        negatives: how many of an entry's ``missing`` and how many of its ``foreign`` groups (see
+            :func:`~monai_sa2va.data.negatives.with_negatives`) are asked for, each by one of its phrases; drawn once.
+        seed: of that draw.
+
+    Raises:
+        ConfigError: when ``negatives`` is negative.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, negatives: int = 0, seed: int = 0) -> None:
+        if negatives < 0:
+            raise ConfigError(f"negatives is {negatives}; give 0 or more for each kind")
         self.dataset = dataset
-        self._asked = [(number, key) for number, entry in enumerate(dataset.data) for key in entry[Keys.PROMPTS]]
+        random = np.random.RandomState(seed)
+        # of each question its entry, and the key of its prompt or its absent phrase
+        self._asked: list[tuple[int, str | None, str]] = []
+        for number, entry in enumerate(dataset.data):
+            self._asked += [(number, key, "") for key in entry[Keys.PROMPTS]]
+            for groups in (entry.get(Keys.MISSING, ()), entry.get(Keys.FOREIGN, ())) if negatives else ():
+                drawn = [groups[i] for i in random.permutation(len(groups))[:negatives]]
+                self._asked += [(number, None, group[random.randint(len(group))]) for group in drawn]
 
     def __len__(self) -> int:
-        """Number of prompts of all items."""
+        """Number of questions about all items."""
         return len(self._asked)
 
     def __getitem__(self, index: Any) -> Any:
-        """The item that the prompt of this number belongs to."""
-        number, asked = self._asked[index]
+        """The item that the question of this number is about, with its one prompt or its one absent phrase."""
+        number, asked, phrase = self._asked[index]
         item = {key: value for key, value in self.dataset[number].items() if key != Keys.ABSENT}
+        if asked is None:
+            return {**item, Keys.PROMPTS: {}, Keys.ABSENT: [phrase]}
         return {**item, Keys.PROMPTS: {asked: item[Keys.PROMPTS][asked]}}
 
 

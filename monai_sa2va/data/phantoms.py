@@ -262,6 +262,7 @@ def _write_one(folder: Path, phantom: Phantom, file_format: str) -> dict[str, An
         Keys.LABEL.value: f"labels/{name}",
         Keys.PROMPTS.value: {str(value): prompts[value] for value in sorted(prompts)},
         Keys.ABSENT.value: list(phantom.absent),
+        Keys.FAMILY.value: phantom.look,
     }
 
 

@@ -31,7 +31,11 @@ _log = logging.getLogger(__name__)
 
 
 def expand_slices(
-    entries: Iterable[Mapping[str, Any]], axis: int | str = "auto", keep: str = "labelled", every: int = 1
+    entries: Iterable[Mapping[str, Any]],
+    axis: int | str = "auto",
+    keep: str = "labelled",
+    every: int = 1,
+    empty: float = 0.0,
 ) -> list[dict[str, Any]]:
     """Replace each volume's entry by entries of its slices; pictures' entries stay as they are.
 
@@ -47,6 +51,8 @@ def expand_slices(
             number (-3 to 2) of a source axis.
         keep: ``"labelled"``: slices with a voxel of a prompted value; ``"all"``, for which entries need no label.
         every: only each so many-th of the slices kept, from the first on.
+        empty: with ``"labelled"``, how many slices without any prompted value are kept for each that has one, evenly
+            spread over those of the volume.
 
     Returns:
         New entries, in the order of volumes and slices; nothing of ``entries`` is changed.
@@ -61,6 +67,8 @@ def expand_slices(
         raise ConfigError(f"keep is {keep!r}; allowed: labelled, all")
     if every < 1:
         raise ConfigError(f"every is {every}; at least 1 is needed")
+    if not empty >= 0:
+        raise ConfigError(f"empty is {empty}; give a number of slices of at least 0")
     expanded: list[dict[str, Any]] = []
     for entry in entries:
         grid = read_grid(entry[Keys.IMAGE])
@@ -84,7 +92,7 @@ def expand_slices(
                 raise DatalistError(f"{where}: label {Path(label).name} doesn't fit: {differs}")
             slices = _label_slices(entry, values, geometry)
             if keep == "labelled":
-                slices = [piece for piece in slices if piece[Keys.PROMPTS]]
+                slices = _with_some_empty(slices, empty)
                 if not slices:
                     _log.warning("%s: its label holds no value that a prompt names, so no slice is kept", where)
         else:
@@ -92,6 +100,15 @@ def expand_slices(
             raise DatalistError(f"{where}: give one label file, not {given}; only keep='all' does without any")
         expanded += slices[::every]
     return expanded
+
+
+def _with_some_empty(slices: list[dict[str, Any]], empty: float) -> list[dict[str, Any]]:
+    """Those with prompts and, in their order, some of the others; none where no slice has prompts."""
+    bare = [number for number, piece in enumerate(slices) if not piece[Keys.PROMPTS]]
+    count = min(round(empty * (len(slices) - len(bare))), len(bare))
+    # the middle of so many equal stretches
+    kept = {bare[(2 * i + 1) * len(bare) // (2 * count)] for i in range(count)}
+    return [piece for number, piece in enumerate(slices) if piece[Keys.PROMPTS] or number in kept]
 
 
 def _label_slices(entry: Mapping[str, Any], values: np.ndarray, geometry: PlaneGeometry) -> list[dict[str, Any]]:

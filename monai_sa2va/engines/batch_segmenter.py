@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
-from monai_sa2va.inferers.image import ImageInferer, check_prompts
+from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.intensity import Window
@@ -58,11 +58,12 @@ class BatchSegmenter(Evaluator):
         amp: autocast to bfloat16.
         window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
         axis: how volumes are sliced.
+        mode: ``"segment"`` or ``"chat"``, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
         include_patient: as for :class:`~monai_sa2va.writers.results.ResultWriter`; an entry may bring ``"patient"``.
 
     Raises:
         PromptError: when a prompt is empty or too long.
-        ConfigError: when a format, the device, the window or the axis can't be used.
+        ConfigError: when a format, the device, the window, the axis or the mode can't be used.
         OutputError: when ``output_dir`` can't be written to.
     """
 
@@ -80,9 +81,11 @@ class BatchSegmenter(Evaluator):
         amp: bool = False,
         window: str | Mapping[str, Any] | Window = "auto",
         axis: int | str = "auto",
+        mode: str = "segment",
         include_patient: bool = False,
     ) -> None:
-        self.prompts = check_prompts(prompts)
+        # self.mode is MONAI's
+        self.prompts, self.answer_mode = check_prompts(prompts), check_mode(mode)
         self.network, self.inferer = network, inferer
         self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
         self._output = (output_dir, tuple(formats), overwrite, include_patient)
@@ -113,7 +116,7 @@ class BatchSegmenter(Evaluator):
         output = []
         for path, prompts, patient in _asked(batchdata, self.prompts):
             with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                result = self.writer.process(self.segmenter, path, prompts, patient=patient)
+                result = self.writer.process(self.segmenter, path, prompts, patient=patient, mode=self.answer_mode)
             if result.error:
                 _log.error("%s: %s", result.image, result.error)
             output.append(result)

@@ -104,6 +104,7 @@ class CaseEvaluator(Evaluator):
         self._output = (output_dir, overwrite, include_patient)
         self.rows: list[CaseRow] = []
         self._entries: list[Mapping[str, Any]] = []
+        self._threshold: float | None = None
         self._loader = val_data_loader
         super().__init__(
             device=device, val_data_loader=val_data_loader, val_handlers=val_handlers, amp=amp, decollate=False
@@ -148,6 +149,7 @@ class CaseEvaluator(Evaluator):
                 "question": self.question,
                 "include_absent": self.include_absent,
                 "surface_tolerance": self.tolerance,
+                "presence_threshold": self._threshold,
                 **self.summary.settings,
             },
             **self.summary(scores),
@@ -184,6 +186,7 @@ class CaseEvaluator(Evaluator):
         sentences = check_prompts([self.question.format(phrase) for phrase in phrases])
         with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
             found = self.segmenter.segment(image, sentences)
+        self._threshold = found.presence_threshold
         # a sentence may be read as naming several structures: their union answers it
         masks = found.on_source_grid()
         belongs = np.array(found.prompts)

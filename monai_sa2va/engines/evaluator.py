@@ -48,7 +48,7 @@ class Sa2VAEvaluator(Evaluator):
         inferer: applies the network to a batch; by default ``SimpleInferer``, which just calls it.
 
     After each iteration ``state.output`` holds ``pred_masks`` and ``gt_masks`` (M, H, W), logits and 0/1 at the
-    truth's size, ``names`` (M phrases) and the losses.
+    truth's size, ``object_scores`` (M,) logits, ``names`` (M phrases) and the losses.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Sa2VAEvaluator(Evaluator):
         frames, slots = (list(index) for index in zip(*rows, strict=True)) if rows else ([], [])
         output[Keys.PRED_MASKS] = logits[frames, slots]
         output[Keys.MASKS] = truth[frames, slots]
+        output[Keys.OBJECT_SCORES] = predictions[Keys.OBJECT_SCORES].float()[frames, slots]
         output[Keys.NAMES] = [names[frame][slot] for frame, slot in rows]
         self.state.output = output
         self.fire_event(IterationEvents.MODEL_COMPLETED)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,13 +25,17 @@ from torch.nn.utils.rnn import pad_sequence
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.networks.chat import Reply, check_max_new_tokens, generate_reply
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["ImageInferer", "ImageResult", "check_prompts"]
+__all__ = ["MODES", "ImageInferer", "ImageResult", "check_mode", "check_prompts"]
+
+MODES = ("segment", "chat")
+"""How answers come about: known beforehand, or generated."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +46,14 @@ class ImageResult:
         masks: (N, H, W) bool on the CPU, one an object, by prompt and then in the answer's order.
         names: of the N objects.
         prompt_indices: which prompt each of the N objects belongs to.
-        presence: (N,) float32, 0 to 1: the sigmoid of SAM2's object score.
+        presence: (N,) float32, 0 to 1: how likely the object is there, SAM2's object score calibrated as the
+            configuration says.
         iou_scores: (N,) float32, 0 to 1: the IoU that SAM2 predicts for its mask.
         answers: the answer to each prompt.
         phrases: the structures that each prompt was found to name; given back to :class:`ImageInferer` they spare the
             other slices of a volume the finding, and keep their objects the same.
+        replies: in chat the reply to each prompt, of the same use; else empty.
+        presence_threshold: presence below which masks were emptied; ``None`` for never.
     """
 
     masks: torch.Tensor
@@ -56,6 +63,8 @@ class ImageResult:
     iou_scores: torch.Tensor
     answers: list[str]
     phrases: list[list[str]]
+    replies: list[Reply] = field(default_factory=list)
+    presence_threshold: float | None = None
 
 
 class ImageInferer(Inferer):
@@ -63,22 +72,43 @@ class ImageInferer(Inferer):
 
     The picture is encoded once. Each prompt and its known answer, one [SEG] an object, make one row of a batch; a
     sentence that names nothing by a common form is read by the language model first, where the checkpoint's answers
-    name their objects. Masks come from logits that two bilinear steps bring to the picture's size, at logit > 0; below
-    the configuration's ``presence_threshold`` they are emptied.
+    name their objects. In chat the language model writes each answer itself
+    (:func:`~monai_sa2va.networks.chat.generate_reply`), with as many objects as it likes, or none. Masks come from
+    logits that two bilinear steps bring to the picture's size, at logit > 0; below the presence threshold they are
+    emptied.
 
     Args:
         amp: autocast to bfloat16 on the network's device; ``False`` leaves an outer autocast as it is.
         max_prompts: prompts of one pass; less needs less memory.
+        presence_threshold: presence (0 to 1) below which a mask is emptied, ``None`` for never; ``"stored"`` takes
+            that of the network's configuration.
+        max_new_tokens: most tokens of an answer in chat.
 
     Raises:
-        ConfigError: when ``max_prompts`` is less than 1.
+        ConfigError: when an argument is out of its range.
     """
 
-    def __init__(self, amp: bool = False, max_prompts: int = 32) -> None:
+    def __init__(
+        self,
+        amp: bool = False,
+        max_prompts: int = 32,
+        presence_threshold: float | str | None = "stored",
+        max_new_tokens: int = 256,
+    ) -> None:
         super().__init__()
         if max_prompts < 1:
             raise ConfigError(f"max_prompts is {max_prompts}; at least 1 is needed")
+        if isinstance(presence_threshold, str):
+            fits = presence_threshold == "stored"
+        else:
+            fits = presence_threshold is None or 0 <= presence_threshold <= 1
+        if not fits:
+            raise ConfigError(
+                f"presence_threshold is {presence_threshold!r}; give 0 to 1, null for none, or 'stored' for the "
+                "checkpoint's own"
+            )
         self.amp, self.max_prompts = amp, max_prompts
+        self.presence_threshold, self.max_new_tokens = presence_threshold, check_max_new_tokens(max_new_tokens)
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -86,6 +116,8 @@ class ImageInferer(Inferer):
         network: Sa2VA,
         prompts: str | Sequence[str],
         phrases: Sequence[Sequence[str]] | None = None,
+        mode: str = "segment",
+        replies: Sequence[Reply] | None = None,
     ) -> ImageResult:
         """Segment one picture.
 
@@ -94,14 +126,18 @@ class ImageInferer(Inferer):
             network: the Sa2VA; left in the mode (training or evaluation) that it is in.
             prompts: one sentence or several.
             phrases: the structures that each prompt names, where that is known already.
+            mode: ``"segment"``, where the answer is known, or ``"chat"``, where it is generated.
+            replies: in chat, the reply to each prompt, where it is known already.
 
         Raises:
+            ConfigError: when there is no such mode.
             DataError: when ``inputs`` is no picture.
             PromptError: when a prompt is empty, too long, names nothing or too much.
         """
-        asked = check_prompts(prompts)
-        if phrases is not None and len(phrases) != len(asked):
-            raise PromptError(f"phrases has {len(phrases)} entries for {len(asked)} prompts; give one list a prompt")
+        asked, mode = check_prompts(prompts), check_mode(mode)
+        for key, given in (("phrases", phrases), ("replies", replies)):
+            if given is not None and len(given) != len(asked):
+                raise PromptError(f"{key} has {len(given)} entries for {len(asked)} prompts; give one a prompt")
         picture = to_picture(inputs)
         with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
             sample = network.processor.image(picture)
@@ -109,15 +145,19 @@ class ImageInferer(Inferer):
                 sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
             )
-            known = [
-                find_objects(network, encoding.tokens, text) if phrases is None else list(phrases[i])
-                for i, text in enumerate(asked)
-            ]
             n_tiles = len(sample[Keys.PIXEL_VALUES])
-            told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
+            if mode == "chat":
+                told, known, replies = self._chat(network, encoding, asked, n_tiles, replies)
+            else:
+                known = [
+                    find_objects(network, encoding.tokens, text) if phrases is None else list(phrases[i])
+                    for i, text in enumerate(asked)
+                ]
+                told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
             rows = [ids for ids, _ in told]
             masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
-        threshold = network.config.presence_threshold
+        stored = isinstance(self.presence_threshold, str)
+        threshold: Any = network.config.presence_threshold if stored else self.presence_threshold
         if threshold is not None:
             masks = masks & (presence >= threshold)[:, None, None]
         return ImageResult(
@@ -128,7 +168,26 @@ class ImageInferer(Inferer):
             iou_scores=ious,
             answers=[answer for _, answer in told],
             phrases=known,
+            replies=list(replies or ()),
+            presence_threshold=threshold,
         )
+
+    def _chat(
+        self,
+        network: Sa2VA,
+        encoding: ImageEncoding,
+        asked: Sequence[str],
+        n_tiles: int,
+        replies: Sequence[Reply] | None,
+    ) -> tuple[list[tuple[torch.Tensor, str]], list[list[str]], list[Reply]]:
+        """Of each prompt token ids with its answer, and the answer; its objects' names; the replies."""
+        if replies is None:
+            replies = [generate_reply(network, encoding.tokens, text, self.max_new_tokens) for text in asked]
+        told = []
+        for text, reply in zip(asked, replies, strict=True):
+            ids = network.processor.conversation([(text, None)], n_tiles)[Keys.INPUT_IDS]
+            told.append((torch.cat([ids, torch.tensor(reply.ids, dtype=ids.dtype)]), reply.text))
+        return told, [list(reply.names) for reply in replies], list(replies)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
@@ -138,7 +197,8 @@ class ImageInferer(Inferer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
         masks, presence, ious = [], [], []
-        side = network.config.grounding.image_size
+        config = network.config
+        side = config.grounding.image_size
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
@@ -148,9 +208,23 @@ class ImageInferer(Inferer):
             # one at a time: full-size logits of all objects would need far more memory than the network
             for low_res in found.masks.float():
                 masks.append(binarize(upsample_mask_logits(low_res[None], side, size))[0].cpu())
-            presence.append(found.object_scores.float().sigmoid().flatten().cpu())
+            scores = found.object_scores.float().flatten().cpu()
+            presence.append((config.presence_scale * scores + config.presence_bias).sigmoid())
             ious.append(found.iou_scores.float().flatten().cpu())
-        return torch.stack(masks), torch.cat(presence), torch.cat(ious)
+        # chat may have answered without any object
+        empty = torch.zeros((0, *size), dtype=torch.bool)
+        return torch.stack(masks) if masks else empty, torch.cat(presence), torch.cat(ious)
+
+
+def check_mode(mode: str) -> str:
+    """The mode, where there is one of that name.
+
+    Raises:
+        ConfigError: when it is neither ``"segment"`` nor ``"chat"``.
+    """
+    if mode not in MODES:
+        raise ConfigError(f"mode is {mode!r}; allowed: {', '.join(MODES)}")
+    return mode
 
 
 def check_prompts(prompts: str | Sequence[str]) -> list[str]:

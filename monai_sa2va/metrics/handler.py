@@ -23,7 +23,7 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.metrics.segmentation import PromptScores, PromptSegmentationMetric
 
-__all__ = ["PromptMetricHandler", "masks_and_names"]
+__all__ = ["PromptMetricHandler", "masks_and_names", "present_masks_and_names"]
 
 
 def masks_and_names(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any], list[str]]:
@@ -47,6 +47,14 @@ def masks_and_names(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> 
                 raise DataError(f"the engine's output has no {key!s}; it has {', '.join(map(str, sample))}")
             found.extend(sample[key])
     return lists
+
+
+def present_masks_and_names(
+    output: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+) -> tuple[list[Any], list[Any], list[str]]:
+    """As :func:`masks_and_names`, of the objects whose true mask has a pixel alone."""
+    rows = [row for row in zip(*masks_and_names(output), strict=True) if bool((row[1] > 0).any())]
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
 
 
 class PromptMetricHandler(Metric):

@@ -18,13 +18,14 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from monai.networks.utils import eval_mode
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
+from monai_sa2va.networks.reader import TokenReader
 from monai_sa2va.transforms.chat import Control, encode
 from monai_sa2va.transforms.sentences import ANSWERS, check_prompt, parse_phrases, shorten
 
@@ -209,28 +210,8 @@ def _apart(name: str, taken: str, places: Mapping[str, Sequence[tuple[int, int]]
     return any(all(end <= first or last <= start for first, last in places[taken]) for start, end in places[name])
 
 
-class _Reader:
-    """Reads and decodes tokens, keeping keys and values of what was read."""
-
-    def __init__(self, network: Sa2VA) -> None:
-        self._network = network
-        self._cache: Any = None
-        self._scores = torch.empty(0)
-        self._control = set(network.tokenizer.added_tokens_decoder)
-
-    def feed(self, ids: Sequence[int], image_tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Read on with these tokens, whatever the model would have said.
-
-        Returns:
-            (tokens, vocabulary) log-probabilities of what follows each of them.
-        """
-        network = self._network
-        embeddings = network.mllm.embed(torch.tensor([list(ids)], device=network.device), image_tokens)
-        output = network.language_model(inputs_embeds=embeddings, past_key_values=self._cache, use_cache=True)
-        self._cache = output.past_key_values
-        scores = network.mllm.vocabulary_logits(output.last_hidden_state[0]).float().log_softmax(-1)
-        self._scores = scores[-1]
-        return scores
+class _Reader(TokenReader):
+    """Reads on with what is likeliest of given options."""
 
     def choose(self, options: Mapping[str, tuple[int, ...]]) -> str | None:
         """Read on with the likeliest option; ``None``, and nothing is read, where none is likely enough.
@@ -238,19 +219,19 @@ class _Reader:
         A best-first search: every token makes a beginning less likely, so the first option that comes up whole is the
         likeliest of all, and beginnings that are too unlikely already are never gone on with.
         """
-        length, floor = self._cache.get_seq_length(), math.log(_MIN_LIKELIHOOD)
-        known = self._scores
+        length, floor = self.length, math.log(_MIN_LIKELIHOOD)
+        known = self.scores
         names = {ids: name for name, ids in options.items()}
         heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
         while heap:
             loss, read = heapq.heappop(heap)
             if read in names:
-                self._back_to(length)
+                self.back_to(length)
                 self.feed(read)
                 return names[read]
             open_options = [ids for ids in names if ids[: len(read)] == read]
             run = _shared(open_options)
-            self._back_to(length)
+            self.back_to(length)
             scores = torch.cat([known[None], self.feed(run)]) if run else known[None]
             score = sum((float(scores[i, run[i]]) for i in range(len(read), len(run))), -loss)
             if run in names:
@@ -261,21 +242,17 @@ class _Reader:
             for total, beginning in ends:
                 if total >= floor:
                     heapq.heappush(heap, (-total, beginning))
-        self._back_to(length)
-        self._scores = known
+        self.back_to(length)
+        self.scores = known
         return None
-
-    def _back_to(self, length: int) -> None:
-        # transformers crops by what is to be removed, as a negative number
-        self._cache.crop(length - self._cache.get_seq_length())
 
     def reaches(self, stop: int, limit: int) -> bool:
         """Read on as the model likes; whether ``stop`` comes next before another control token or the limit."""
         for _ in range(limit + 1):
-            token = int(self._scores.argmax())
+            token = int(self.scores.argmax())
             if token == stop:
                 return True
-            if token in self._control:
+            if token in self.control:
                 return False
             self.feed([token])
         return False

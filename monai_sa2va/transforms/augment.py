@@ -82,7 +82,7 @@ class RandSideAwareFlipd(RandomizableTransform, MapTransform, InvertibleTransfor
             raise DataError(f"the entry has no '{self.prompts_key}', which says whether it may be mirrored; add it")
         # drawn even where it is not used, so that an entry's phrases don't change what later entries get
         self.randomize(None)
-        if names_side(d[self.prompts_key]) or names_side(d.get(self.absent_key)):
+        if names_side([d[self.prompts_key], d.get(self.absent_key), d.get(Sa2VAKeys.MISSING)]):
             self._do_transform = False
         for key in self.key_iterator(d):
             if self._do_transform:

@@ -21,7 +21,17 @@ from transformers import PreTrainedTokenizerBase
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["CHAT_TEMPLATES", "IGNORED_LABEL", "ChatTemplate", "Control", "Segments", "encode", "encode_conversation"]
+__all__ = [
+    "CHAT_TEMPLATES",
+    "IGNORED_LABEL",
+    "ChatTemplate",
+    "Control",
+    "Segments",
+    "Unlearnt",
+    "UnlearntControl",
+    "encode",
+    "encode_conversation",
+]
 
 IGNORED_LABEL = -100
 """Label of a position that isn't learnt."""
@@ -33,8 +43,20 @@ class Control(str):
     __slots__ = ()
 
 
+class Unlearnt(str):
+    """Plain text of an answer that isn't learnt."""
+
+    __slots__ = ()
+
+
+class UnlearntControl(Control):
+    """As :class:`Control`, in an answer, and not learnt."""
+
+    __slots__ = ()
+
+
 Segments = Sequence[str]
-"""A text in pieces, each plain or :class:`Control`."""
+"""A text in pieces, each plain or :class:`Control`; of an answer some may be :class:`Unlearnt`."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +120,8 @@ def encode_conversation(
         turns: (question, answer) pairs; ``None`` in place of the last answer leaves the turn open for generation.
 
     Returns:
-        Ids and labels, of equal length. Only answers and the suffix that ends them are labelled.
+        Ids and labels, of equal length. Only answers and the suffix that ends them are labelled: of an answer not the
+        pieces that are :class:`Unlearnt` or :class:`UnlearntControl`, and the suffix where any other piece is.
 
     Raises:
         ConfigError: for an unknown template.
@@ -111,10 +134,28 @@ def encode_conversation(
     for number, (question, answer) in enumerate(turns):
         opening = Control(chat.separator + chat.before if number else chat.before)
         asked = encode(tokenizer, [opening, *question, Control(chat.between)])
-        told = [] if answer is None else encode(tokenizer, [*answer, Control(chat.suffix)])
-        ids += asked + told
-        labels += [IGNORED_LABEL] * len(asked) + told
+        ids += asked
+        labels += [IGNORED_LABEL] * len(asked)
+        for learnt, pieces in [] if answer is None else _learnt_runs(answer, chat.suffix):
+            told = encode(tokenizer, pieces)
+            ids += told
+            labels += told if learnt else [IGNORED_LABEL] * len(told)
     return ids, labels
+
+
+def _learnt_runs(answer: Segments, suffix: str) -> list[tuple[bool, list[str]]]:
+    """An answer and what ends it, in runs of pieces that are learnt or not; one that has no piece is learnt."""
+    runs: list[tuple[bool, list[str]]] = []
+    for piece in answer:
+        learnt = not isinstance(piece, (Unlearnt, UnlearntControl))
+        if not runs or runs[-1][0] is not learnt:
+            runs.append((learnt, []))
+        runs[-1][1].append(piece)
+    ends = not answer or any(learnt for learnt, _ in runs)
+    if not runs or runs[-1][0] is not ends:
+        runs.append((ends, []))
+    runs[-1][1].append(Control(suffix))
+    return runs
 
 
 def _encode_plain(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_sa2va.errors import PromptError
-from monai_sa2va.transforms.chat import Control, Segments
+from monai_sa2va.transforms.chat import Control, Segments, Unlearnt, UnlearntControl
 from monai_sa2va.transforms.grammar import find_names
 from monai_sa2va.transforms.negation import find_negation
 
 __all__ = [
+    "ABSENT_ANSWER",
     "ANSWERS",
+    "CHAT_QUESTIONS",
     "FREE_QUESTIONS",
     "MAX_PROMPT_LENGTH",
     "QUESTIONS",
@@ -87,6 +89,19 @@ FREE_QUESTIONS: tuple[str, ...] = (
 )
 """Ways to ask in which the language model has to find the phrase; training on them teaches it to."""
 
+CHAT_QUESTIONS: tuple[str, ...] = (
+    "Is there a {} in this image? If so, segment it.",
+    "Do you see a {} here? Segment it.",
+    "Can you find the {} and segment it?",
+    "Does this image show the {}? Please outline it.",
+    "Look for the {}. If it is there, mark it.",
+    "Please check for a {} and draw it.",
+)
+"""Ways in which a chat asks, where the answer may be that it is not there."""
+
+ABSENT_ANSWER = "There is no {} in this image."
+"""What a chat answers where the phrase ``{}`` is not there; it holds no [SEG]."""
+
 ANSWERS: tuple[str, ...] = (
     "Sure, {}.",
     "It is {}.",
@@ -141,24 +156,33 @@ def join_phrases(phrases: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(phrases[:-1]), phrases[-1]])) if phrases else ""
 
 
-def answer_segments(phrases: Sequence[str], form: str = ANSWERS[0], named: bool = True) -> list[str]:
+def answer_segments(
+    phrases: Sequence[str], form: str = ANSWERS[0], named: bool = True, absent: Sequence[bool] | None = None
+) -> list[str]:
     """An answer with one [SEG] an object.
 
     Args:
         phrases: the objects; a user's text, which never becomes a control token.
         form: one of :data:`ANSWERS`.
         named: whether each [SEG] stands behind its phrase: ``<p>vessels</p> [SEG]``.
+        absent: for each object whether it is not in the image: its phrase and its [SEG] are then not learnt, nor is
+            any of the answer where all are; by default none is.
 
     Returns:
         Pieces for :func:`~monai_sa2va.transforms.chat.encode`.
     """
+    missing = [False] * len(phrases) if absent is None else list(absent)
     before, after = form.split("{}")
     pieces: list[str] = [before]
     for number, phrase in enumerate(phrases):
         if number:
             pieces.append(" and " if number == len(phrases) - 1 else ", ")
-        if named:
-            pieces += [Control("<p>"), phrase, Control("</p>"), " "]
-        pieces.append(Control("[SEG]"))
+        told: list[str] = [Control("<p>"), phrase, Control("</p>"), " "] if named else []
+        told.append(Control("[SEG]"))
+        pieces += _unlearnt(told) if missing[number] else told
     result: Segments = [*pieces, after]
-    return list(result)
+    return _unlearnt(result) if missing and all(missing) else list(result)
+
+
+def _unlearnt(pieces: Segments) -> list[str]:
+    return [UnlearntControl(piece) if isinstance(piece, Control) else Unlearnt(piece) for piece in pieces]

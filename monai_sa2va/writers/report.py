@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_objects", "write_report"]
 
+_MOST_DIGITS = 8
 _PACKAGES = ("torch", "monai", "transformers", "sam2")
 
 
@@ -64,7 +65,9 @@ def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]
                 "voxels": voxels,
                 "area_mm2": None if volume else measure,
                 "volume_mm3": measure if volume else None,
-                "empty_because": None if voxels else _reason(presence, segmentation.presence_threshold),
+                "empty_because": None
+                if voxels
+                else _reason(segmentation.labels[number], presence, segmentation.presence_threshold),
                 "files": [path.name for path in files[number]],
             }
         )
@@ -79,7 +82,7 @@ def write_report(
     patient: str | None = None,
     include_patient: bool = False,
 ) -> Path:
-    """Write ``report.json``: the image's base name and grid, its objects, and the versions that made it.
+    """Write ``report.json``: the image's base name and grid, the answers, its objects, the versions that made it.
 
     The same input gives the same file: no time, no machine, no folder.
 
@@ -100,6 +103,7 @@ def write_report(
         "shape": list(segmentation.source_grid.shape),
         "affine_ras_mm": None if affine is None else affine.tolist(),
         "presence_threshold": segmentation.presence_threshold,
+        "text": segmentation.text,
         "objects": list(objects),
         "versions": {"monai_sa2va": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
     }
@@ -111,7 +115,14 @@ def write_report(
     return target
 
 
-def _reason(presence: float, threshold: float | None) -> str:
+def _reason(label: str, presence: float, threshold: float | None) -> str:
     if threshold is not None and presence < threshold:
-        return f"presence {presence:.4f} is below the threshold {threshold:g}"
+        digits = 2
+        # as many as show that one is the smaller
+        while digits < _MOST_DIGITS and f"{presence:.{digits}f}" == f"{threshold:.{digits}f}":
+            digits += 1
+        return (
+            f"the model says that {label} is not in this image "
+            f"(presence {presence:.{digits}f}, below {threshold:.{digits}f})"
+        )
     return "no pixel was more likely inside than outside"

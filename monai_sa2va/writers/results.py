@@ -114,6 +114,7 @@ class ResultWriter:
         prompts: Sequence[str],
         progress: Callable[[int, int], None] | None = None,
         patient: str | None = None,
+        mode: str = "segment",
     ) -> Written:
         """Segment one file and write its results.
 
@@ -125,10 +126,11 @@ class ResultWriter:
             prompts: sentences.
             progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
             patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
+            mode: how answers come about, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
         """
         try:
             folder = self.reserve(image)
-            return self.write(segmenter.segment(image, prompts, progress), folder, patient)
+            return self.write(segmenter.segment(image, prompts, progress, mode=mode), folder, patient)
         except Sa2VAError as error:
             return self.fail(image, error)
         except (MemoryError, OSError, RuntimeError) as error:

@@ -25,6 +25,8 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image
 
+from monai_sa2va.checkpoints.info import stored
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.phantoms import write_phantoms
 from monai_sa2va.losses.sa2va_loss import Sa2VALoss
@@ -216,6 +218,34 @@ def test_slices_are_cached_once_for_training_and_for_validation(configs: Path, t
     assert validate.data[0]["image"] is validate.data[1]["image"]
 
 
+def test_training_asks_for_what_is_not_there_and_tunes_the_presence(
+    configs: Path, phantoms: Path, tmp_path: Path, micro_config: Sa2VAConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(configs / "train.json"))
+    parser.update({"dataset_dir": str(phantoms), "ckpt_dir": str(tmp_path), "output_dir": str(tmp_path)})
+    parser.update({"network_def#config": micro_config.to_dict(), "criterion#object_weight": 0.1, "mask_size": 32})
+    parser.update({"device": "$torch.device('cpu')", "amp": False, "num_workers": 0, "max_epochs": 1})
+    parser.update({"absent_prob": 0.5, "foreign_phrases": ["pacemaker"], "total_steps": 2, "warmup_steps": 1})
+    # what micro weights score is left to chance: whichever the tuner says, it has to be saved
+    parser.update({"validate#handlers#0#min_objects": 3, "max_objects": 2})
+    parser.get_parsed_content("imports")
+    trainer, validate = parser.get_parsed_content("train#trainer"), parser.get_parsed_content("validate#dataset")
+    asked = [sample["names"] for sample in validate]
+    empty = [not sample["gt_masks"].any() for sample in validate]
+    shown = sum(len(entry["prompts"]) for entry in load_datalist(phantoms / "datalist.json", "validation"))
+    # of each of two images one thing that others of its kind show, where there is any, and one that they never do
+    assert all(len(names) == 1 for names in asked)
+    assert 2 <= sum(empty) <= 4
+    assert len(asked) - sum(empty) == shown
+    with caplog.at_level("INFO", logger="monai_sa2va"):
+        trainer.run()
+    assert "a presence of" in caplog.text or "no mask will be emptied" in caplog.text
+    saved = Sa2VAConfig.from_dict(stored(tmp_path / "model.pt", "config", None))
+    assert saved == parser.get_parsed_content("network").config
+    assert ("a presence of" in caplog.text) == (saved.presence_threshold is not None)
+
+
 def test_without_cache_files_are_read_when_asked_for(configs: Path, tmp_path: Path) -> None:
     parser = ConfigParser()
     parser.read_config(str(configs / "train.json"))
@@ -266,6 +296,7 @@ def test_evaluation_scores_what_inference_draws(configs: Path, phantoms: Path, t
     assert report["cases"] == {"total": 2, "scored": 2, "failed": 0}
     settings = report["settings"]
     assert [settings[key] for key in ("resamples", "surface_tolerance", "confidence", "seed")] == [20, 3.0, 0.9, 4]
+    assert settings["presence_threshold"] is None
     # the same by the door itself
     entry = load_datalist(phantoms / "datalist.json", "testing")[0]
     label = np.asarray(Image.open(entry["label"]))
@@ -277,6 +308,15 @@ def test_evaluation_scores_what_inference_draws(configs: Path, phantoms: Path, t
     assert (row["image"], row["prompt"]) == (Path(entry["image"]).name, phrases[0])
     assert float(row["dice"]) == pytest.approx(calculate_dice(mask, label == int(value)), abs=1e-6)
     assert int(row["truth_voxels"]) == (label == int(value)).sum()
+
+
+def test_evaluation_empties_what_the_checkpoint_says_or_another_threshold(
+    configs: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    report = _evaluate(configs, phantoms, tmp_path, resamples=5, presence_threshold=1.0)
+    assert report["settings"]["presence_threshold"] == 1.0
+    assert report["overall"]["false_empty"]["count"] == report["overall"]["false_empty"]["of"] > 0
+    assert report["overall"]["false_positive"]["count"] == 0
 
 
 @pytest.mark.slow

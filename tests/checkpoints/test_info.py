@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,24 @@ def test_a_run_goes_on_only_as_it_began() -> None:
     ModelInfo(get_preset("tiny"), window="auto", axis="auto").load_state_dict(begun)
     with pytest.raises(CheckpointError, match="another window: go on"):
         ModelInfo(get_preset("tiny"), window="lung", axis="auto").load_state_dict(begun)
+    other = replace(get_preset("tiny"), presence_threshold=0.5, answer_form="plain")
+    with pytest.raises(CheckpointError, match="another config: go on"):
+        ModelInfo(other, window="auto", axis="auto").load_state_dict(begun)
+
+
+def test_presence_is_written_read_and_carried_on(tmp_path: Path) -> None:
+    info = ModelInfo(get_preset("tiny"), window="auto")
+    before = info.state_dict()
+    info.set_presence(0.41, 1.5, -0.25)
+    assert before["config"]["presence_threshold"] is None
+    torch.save({"model": {}, "info": info.state_dict()}, tmp_path / "model.pt")
+    config = Sa2VAConfig.from_dict(stored(tmp_path / "model.pt", "config", None))
+    assert config == replace(get_preset("tiny"), presence_threshold=0.41, presence_scale=1.5, presence_bias=-0.25)
+    # a run that is resumed begins without it
+    resumed = ModelInfo(get_preset("tiny"), window="auto")
+    resumed.load_state_dict(read_info(tmp_path / "model.pt"))
+    assert resumed.state_dict() == info.state_dict()
+    # one that was begun before there was any
+    old = {key: value for key, value in before["config"].items() if not key.startswith("presence_")}
+    resumed.load_state_dict({"config": old, "window": "auto"})
+    assert resumed.state_dict() == info.state_dict()

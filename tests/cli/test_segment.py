@@ -27,6 +27,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from monai_sa2va.cli.main import app
+from monai_sa2va.networks.chat import Reply
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
 
@@ -112,6 +113,24 @@ def test_window_and_axis_are_the_checkpoints_unless_given(bundle: Path, images: 
     assert (masks["own"] != masks["other"]).any()
 
 
+def test_a_chat_may_answer_in_words_alone(
+    bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def reply(network: Sa2VA, tokens: torch.Tensor, text: str, limit: int) -> Reply:
+        told.append(text)
+        return Reply((72, 105), "There is no cyst.", ())
+
+    monkeypatch.setattr("monai_sa2va.inferers.image.generate_reply", reply)
+    arguments = (images / "ct.nii.gz", "-p", "Is there a cyst?", "--bundle", bundle, "--mode", "chat")
+    assert _run(*arguments, "-o", tmp_path / "out").exit_code == 0
+    assert told == ["Is there a cyst?"]
+    report = json.loads((tmp_path / "out" / "ct" / "report.json").read_text())
+    assert (report["text"], report["objects"]) == ("There is no cyst.", [])
+    assert _run(*arguments[:-1], "talk", "-o", tmp_path / "other").exit_code == 2
+
+
 def test_one_bad_input_doesnt_stop_the_rest(bundle: Path, images: Path, tmp_path: Path) -> None:
     torn = images / "torn.png"
     torn.write_bytes((images / "eye.png").read_bytes()[:80])
@@ -151,10 +170,10 @@ def test_an_interrupted_run_leaves_its_tables(
 ) -> None:
     segment = Segmenter.segment
 
-    def interrupted(self: Segmenter, image: Path, *arguments: Any) -> Segmentation:
+    def interrupted(self: Segmenter, image: Path, *arguments: Any, **options: Any) -> Segmentation:
         if image.name == "eye.png":
             raise KeyboardInterrupt
-        return segment(self, image, *arguments)
+        return segment(self, image, *arguments, **options)
 
     monkeypatch.setattr(Segmenter, "segment", interrupted)
     result = _run(images, "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)

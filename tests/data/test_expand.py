@@ -18,6 +18,7 @@ from monai.data import CacheDataset
 from monai.transforms import Transform
 
 from monai_sa2va.data.expand import OnePromptEach, ask_for, askable
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.transforms.sentences import parse_phrases
 
 ENTRIES = [
@@ -41,6 +42,21 @@ def test_each_prompt_gets_an_entry_of_its_own() -> None:
     ]
     assert ENTRIES[0]["absent"] == ["lesion"]
     assert len(ENTRIES[0]["prompts"]) == 2
+
+
+def test_some_absent_phrases_are_asked_alone() -> None:
+    groups = {"missing": [("lesion", "abnormality")], "foreign": [("liver",), ("spine",)]}
+    planes = CacheDataset([{**ENTRIES[0], **groups}, ENTRIES[1]], transform=[], progress=False)
+    asked = list(OnePromptEach(planes, negatives=1, seed=3))
+    assert len(asked) == 4
+    assert [item["prompts"] for item in asked[2:]] == [{}, {}]
+    assert asked[2]["absent"] in (["lesion"], ["abnormality"])
+    assert asked[3]["absent"] in (["liver"], ["spine"])
+    assert not any("absent" in item for item in asked[:2])
+    assert list(OnePromptEach(planes, negatives=1, seed=3)) == asked
+    assert len(OnePromptEach(planes, negatives=2)) == 5
+    with pytest.raises(ConfigError, match="negatives is -1"):
+        OnePromptEach(planes, negatives=-1)
 
 
 def test_what_a_dataset_caches_is_held_once() -> None:

@@ -73,6 +73,20 @@ def test_all_slices_and_every_second(tmp_path, label):
     assert [piece["slice"] for piece in expand_slices([entry, entry], every=2)] == [1, 3, 1, 3]
 
 
+def test_some_slices_without_anything_are_kept(tmp_path, label):
+    """Slices 1 to 4 show vessels, 0 and 5 nothing that is named."""
+    entry = volume(tmp_path, label)
+    assert [piece["slice"] for piece in expand_slices([entry], empty=0.25)] == [1, 2, 3, 4, 5]
+    assert [piece["slice"] for piece in expand_slices([entry], empty=3.0)] == [0, 1, 2, 3, 4, 5]
+    assert expand_slices([entry], empty=0.25)[-1]["absent"] == ["vessels", "tumour", "stent"]
+    long = np.zeros((2, 2, 20))
+    long[0, 0, 0:4] = 1
+    slices = expand_slices([volume(tmp_path, long, name="w")], empty=1.0)
+    assert [piece["slice"] for piece in slices] == [0, 1, 2, 3, 6, 10, 14, 18]
+    with pytest.raises(ConfigError, match=r"empty is -0\.5"):
+        expand_slices([entry], empty=-0.5)
+
+
 def test_other_planes(tmp_path, label):
     entry = volume(tmp_path, label)
     assert [piece["slice"] for piece in expand_slices([entry], axis="sagittal")] == [0, 2]

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,19 @@ def test_entries_may_ask_for_themselves(network: Sa2VA, images: Path, tmp_path: 
     assert "prompts is a dictionary" in engine.writer.failed[0].error
 
 
+def test_a_chat_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path) -> None:
+    loader = DataLoader(Dataset(list_images(images)[:1]))
+    inferer = ImageInferer(max_new_tokens=2)
+    engine = BatchSegmenter("cpu", loader, network, inferer, "vessels", tmp_path / "out", mode="chat")
+    engine.run()
+    # random weights: two tokens of anything, known by their number alone
+    expected = engine.segmenter.segment(images / "0.png", "vessels", mode="chat")
+    assert json.loads((tmp_path / "out" / "0" / "report.json").read_text())["text"] == expected.text
+    assert expected.text != engine.segmenter.segment(images / "0.png", "vessels").text
+    with pytest.raises(ConfigError, match="mode is 'talk'; allowed: segment, chat"):
+        BatchSegmenter("cpu", loader, network, inferer, "vessels", tmp_path / "out", mode="talk")
+
+
 def test_a_second_run_replaces_the_first(network: Sa2VA, images: Path, tmp_path: Path) -> None:
     engine = BatchSegmenter(
         "cpu", DataLoader(Dataset(list_images(images))), network, ImageInferer(), "vessels", tmp_path / "out"
@@ -119,10 +133,10 @@ def test_an_interrupted_run_leaves_its_tables(
     engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
     segment = engine.segmenter.segment
 
-    def interrupted(image: str, *arguments: Any) -> Any:
+    def interrupted(image: str, *arguments: Any, **options: Any) -> Any:
         if image.endswith("1.png"):
             raise KeyboardInterrupt
-        return segment(image, *arguments)
+        return segment(image, *arguments, **options)
 
     monkeypatch.setattr(engine.segmenter, "segment", interrupted)
     with pytest.raises(KeyboardInterrupt):

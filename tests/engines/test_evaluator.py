@@ -64,6 +64,9 @@ def test_masks_names_and_dice_go_together(network: Sa2VA) -> None:
     assert metrics["dice/cyst"] == pytest.approx((by_hand[1] + by_hand[2]) / 2)
     assert metrics["dice"] == pytest.approx((by_hand[0] + (by_hand[1] + by_hand[2]) / 2 + by_hand[3]) / 3)
     assert {"loss", "loss_mask", "loss_dice", "loss_lang"} <= set(seen[0])
+    with torch.no_grad():
+        scores = network(sa2va_collate(samples[:2]))[Keys.OBJECT_SCORES]
+    torch.testing.assert_close(seen[0][Keys.OBJECT_SCORES], torch.stack([*scores[0], scores[1, 0]]))
 
 
 def test_evaluation_leaves_no_gradient_and_no_training_mode(network: Sa2VA) -> None:

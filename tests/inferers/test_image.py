@@ -22,8 +22,13 @@ import pytest
 import torch
 
 from monai_sa2va.errors import ConfigError, DataError, PromptError
+from monai_sa2va.inferers import image
 from monai_sa2va.inferers.image import ImageInferer, check_prompts
+from monai_sa2va.networks.chat import Reply
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.transforms.chat import encode
+from monai_sa2va.transforms.postprocess import upsample_mask_logits
+from monai_sa2va.transforms.sentences import answer_segments
 
 PROMPTS = ["Segment the vessels.", "optic disc and cup", "Could you outline the left ventricle in this image?"]
 
@@ -154,6 +159,77 @@ def test_presence_threshold_empties_and_leaves_alone(network: Sa2VA, picture: np
     assert torch.equal(cut.presence, whole.presence)
 
 
+def test_the_inferers_own_threshold_takes_the_place_of_the_stored_one(network: Sa2VA, picture: np.ndarray) -> None:
+    network.config = replace(network.config, presence_threshold=1.0)
+    assert ImageInferer()(picture, network, PROMPTS).presence_threshold == 1.0
+    assert not ImageInferer()(picture, network, PROMPTS).masks.any()
+    free = ImageInferer(presence_threshold=None)(picture, network, PROMPTS)
+    assert free.presence_threshold is None
+    assert free.masks.any()
+    cut = ImageInferer(presence_threshold=float(free.presence.max()))(picture, network, PROMPTS)
+    assert cut.masks.flatten(1).any(1).tolist() == (free.presence == free.presence.max()).tolist()
+
+
+def test_presence_is_calibrated(network: Sa2VA, picture: np.ndarray) -> None:
+    plain = ImageInferer()(picture, network, PROMPTS).presence
+    network.config = replace(network.config, presence_scale=2.0, presence_bias=-0.5)
+    expected = (2 * plain.logit() - 0.5).sigmoid()
+    torch.testing.assert_close(ImageInferer()(picture, network, PROMPTS).presence, expected)
+
+
+class TestChat:
+    @pytest.fixture
+    def told(self, network: Sa2VA, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The language model names a liver for one question, and sees no cyst; what it was asked is kept."""
+        seen: list[str] = []
+
+        def reply(net: Sa2VA, _: torch.Tensor, text: str, limit: int) -> Reply:
+            assert limit == 256
+            seen.append(text)
+            pieces = ["There is no cyst."] if "cyst" in text else answer_segments(["liver"], "It is {}.")
+            return Reply(tuple(encode(net.tokenizer, pieces)), "".join(pieces), () if "cyst" in text else ("liver",))
+
+        monkeypatch.setattr(image, "generate_reply", reply)
+        return seen
+
+    def test_masks_are_those_of_the_segs_that_it_said(
+        self, network: Sa2VA, picture: np.ndarray, told: list[str]
+    ) -> None:
+        result = ImageInferer()(picture, network, ["Is there a cyst?", "What is bright?"], mode="chat")
+        assert told == ["Is there a cyst?", "What is bright?"]
+        assert result.answers == ["There is no cyst.", "It is <p>liver</p> [SEG]."]
+        assert (result.names, result.prompt_indices) == (["liver"], [1])
+        # as one pass over question and answer has them
+        sample = network.processor(picture, [("What is bright?", answer_segments(["liver"], "It is {}."))])
+        with torch.no_grad():
+            output = network({**sample, "input_ids": sample["input_ids"][None], "labels": None})
+        low_res = output["pred_masks"][0]
+        expected = upsample_mask_logits(low_res, network.config.grounding.image_size, (48, 72)) > 0
+        assert (result.masks ^ expected).float().mean() < 1e-3
+        torch.testing.assert_close(result.presence, output["object_scores"][0].sigmoid(), atol=1e-5, rtol=0)
+        again = ImageInferer()(picture, network, ["Is there a cyst?", "What is bright?"], None, "chat", result.replies)
+        assert len(told) == 2
+        assert torch.equal(again.masks, result.masks)
+
+    def test_an_answer_without_seg_gives_no_mask(self, network: Sa2VA, picture: np.ndarray, told: list[str]) -> None:
+        result = ImageInferer()(picture, network, "Is there a cyst?", mode="chat")
+        assert result.masks.shape == (0, 48, 72)
+        assert result.masks.dtype == torch.bool
+        assert (result.names, result.answers) == ([], ["There is no cyst."])
+        assert result.presence.shape == result.iou_scores.shape == (0,)
+
+    def test_the_model_itself_answers(self, network: Sa2VA, picture: np.ndarray) -> None:
+        result = ImageInferer(max_new_tokens=3)(picture, network, "vessels", mode="chat")
+        assert len(result.replies[0].ids) == 3
+        assert len(result.masks) == result.replies[0].ids.count(network.processor.seg_token_id)
+
+    def test_refusals(self, network: Sa2VA, picture: np.ndarray) -> None:
+        with pytest.raises(ConfigError, match="mode is 'talk'; allowed: segment, chat"):
+            ImageInferer()(picture, network, "vessels", mode="talk")
+        with pytest.raises(PromptError, match="replies has 0 entries for 1 prompts"):
+            ImageInferer()(picture, network, "vessels", mode="chat", replies=[])
+
+
 def test_a_network_in_training_stays_so_and_can_go_on(network: Sa2VA, picture: np.ndarray) -> None:
     network.train()
     ImageInferer()(picture, network, "vessels")
@@ -210,6 +286,11 @@ def test_pictures_that_cant_be_used(network: Sa2VA) -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ConfigError, match="max_prompts is 0"):
         ImageInferer(max_prompts=0)
+    with pytest.raises(ConfigError, match="max_new_tokens is 0"):
+        ImageInferer(max_new_tokens=0)
+    for threshold in (1.5, "tuned"):
+        with pytest.raises(ConfigError, match=r"presence_threshold is .*; give 0 to 1, null for none, or 'stored'"):
+            ImageInferer(presence_threshold=threshold)
 
 
 def test_prompts_are_trimmed() -> None:

@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator
 
 from monai_sa2va.errors import DataError
-from monai_sa2va.metrics.handler import PromptMetricHandler, masks_and_names
+from monai_sa2va.metrics.handler import PromptMetricHandler, masks_and_names, present_masks_and_names
 from monai_sa2va.metrics.segmentation import PromptSegmentationMetric
 
 
@@ -36,6 +36,19 @@ def _run(handler: PromptMetricHandler, outputs: list[Any], epochs: int = 1) -> E
     handler.attach(engine, "val_mean_dice")
     engine.run(outputs, max_epochs=epochs)
     return engine
+
+
+def test_what_is_not_there_may_be_left_out() -> None:
+    both = _output(["vessels", "cyst"], 2)
+    both["gt_masks"] = torch.stack([both["gt_masks"][0], torch.zeros(1, 4)])
+    pred, truth, names = present_masks_and_names([both, _output([], 0)])
+    assert [mask.tolist() for mask in pred] == [both["pred_masks"][0].tolist()]
+    assert names == ["vessels"]
+    assert [mask.tolist() for mask in truth] == [[[1, 1, 0, 0]]]
+    handler = PromptMetricHandler(PromptSegmentationMetric("dice"), present_masks_and_names)
+    assert _run(handler, [both]).state.metrics == pytest.approx(
+        {"val_mean_dice": 2 / 3, "val_mean_dice_objects": 2 / 3, "val_mean_dice/vessels": 2 / 3}
+    )
 
 
 def test_means_by_prompt() -> None:

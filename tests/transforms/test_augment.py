@@ -41,7 +41,11 @@ def test_columns_are_flipped_in_image_and_label_alike() -> None:
 
 @pytest.mark.parametrize(
     "entry",
-    [_entry({"1": ["vessels"], "2": ["lung", "left lung"]}), _entry({"1": "vessels"}, absent=["right kidney"])],
+    [
+        _entry({"1": ["vessels"], "2": ["lung", "left lung"]}),
+        _entry({"1": "vessels"}, absent=["right kidney"]),
+        {**_entry({"1": "vessels"}), "missing": [("kidney", "left kidney")]},
+    ],
 )
 def test_no_flip_where_a_side_is_named(entry: dict) -> None:
     flip = RandSideAwareFlipd(["image", "label"], prob=1.0)

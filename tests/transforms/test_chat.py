@@ -22,7 +22,16 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from monai_sa2va.data.tokenizer import BASE_TOKENS, SA2VA_TOKENS, byte_tokenizer
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.transforms.chat import CHAT_TEMPLATES, IGNORED_LABEL, Control, Segments, encode, encode_conversation
+from monai_sa2va.transforms.chat import (
+    CHAT_TEMPLATES,
+    IGNORED_LABEL,
+    Control,
+    Segments,
+    Unlearnt,
+    UnlearntControl,
+    encode,
+    encode_conversation,
+)
 from monai_sa2va.transforms.sentences import answer_segments
 
 TOKENIZER = byte_tokenizer()
@@ -64,6 +73,34 @@ def test_several_turns() -> None:
         (_whole("two<|im_end|>"), True),
     ]
     assert labels == [i if learnt else IGNORED_LABEL for part, learnt in supervised for i in part]
+
+
+def test_what_is_marked_is_not_learnt_and_nothing_else() -> None:
+    """One structure is there, one is not: of the answer, only the absent one's name and [SEG] are left out."""
+    absent: Segments = [UnlearntControl("<p>"), Unlearnt("cyst"), UnlearntControl("</p>"), UnlearntControl("[SEG]")]
+    answer = ["Sure, ", Control("<p>"), "liver", Control("</p>"), Control("[SEG]"), " and ", *absent, "."]
+    ids, labels = encode_conversation(TOKENIZER, "qwen_chat", [(["Both?"], answer)])
+    assert ids == _whole(
+        "<|im_start|>user\nBoth?<|im_end|>\n<|im_start|>assistant\n"
+        "Sure, <p>liver</p>[SEG] and <p>cyst</p>[SEG].<|im_end|>"
+    )
+    learnt = TOKENIZER.decode([label for label in labels if label != IGNORED_LABEL])
+    assert learnt == "Sure, <p>liver</p>[SEG] and .<|im_end|>"
+    assert all(label in (IGNORED_LABEL, i) for i, label in zip(ids, labels, strict=True))
+
+
+def test_an_answer_that_is_not_learnt_at_all_ends_unlearnt() -> None:
+    turns: list[tuple[Segments, Segments | None]] = [
+        (["A?"], [Unlearnt("Sure, "), UnlearntControl("[SEG]"), Unlearnt(".")]),
+        (["B?"], ["No."]),
+        (["C?"], []),
+    ]
+    ids, labels = encode_conversation(TOKENIZER, "qwen_chat", turns)
+    plain, _ = encode_conversation(
+        TOKENIZER, "qwen_chat", [(["A?"], ["Sure, ", Control("[SEG]"), "."]), (["B?"], ["No."]), (["C?"], [])]
+    )
+    assert ids == plain
+    assert TOKENIZER.decode([label for label in labels if label != IGNORED_LABEL]) == "No.<|im_end|><|im_end|>"
 
 
 def test_open_turn_for_generation() -> None:

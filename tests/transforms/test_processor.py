@@ -21,8 +21,11 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.data.collate import sa2va_collate
 from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.errors import ConfigError, DataError, PromptError
+from monai_sa2va.losses.sa2va_loss import Sa2VALoss
+from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.processor import Sa2VAProcessor, Sa2VAProcessorD, Sa2VAProcessord, Sa2VAProcessorDict
 from monai_sa2va.transforms.sentences import answer_segments
 
@@ -107,6 +110,49 @@ class TestArray:
         other = Sa2VAProcessor(replace(micro_config, template="vicuna"), byte_tokenizer())
         with pytest.raises(ConfigError, match="template is 'vicuna'"):
             other.prompt(_picture(), "vessels")
+
+
+def test_what_is_not_there_reaches_the_loss_as_such(processor: Sa2VAProcessor, micro_config: Sa2VAConfig) -> None:
+    """Liver there, cyst absent in a sentence, tooth absent in a chat: two masks, and what is learnt of each."""
+    masks = np.zeros((2, 4, 4), dtype=np.uint8)
+    masks[0, :2] = 1
+    entry = {
+        "image": torch.from_numpy(_picture().transpose(2, 0, 1).copy()),
+        "turns": [
+            ("liver and cyst", answer_segments(["liver", "cyst"], absent=[False, True])),
+            ("cyst", answer_segments(["cyst"], absent=[True])),
+            ("Is there a tooth?", ["There is no tooth in this image."]),
+        ],
+        "gt_masks": masks[[0, 1, 1]],
+        "names": ["liver", "cyst", "cyst"],
+    }
+    sample = Sa2VAProcessord(processor, mask_size=16)(entry)
+    learnt = sample["labels"][sample["labels"] != -100]
+    assert processor.tokenizer.decode(learnt) == (
+        "Sure, <p>liver</p> [SEG] and .<|im_end|>There is no tooth in this image.<|im_end|>"
+    )
+    network = Sa2VA(micro_config, criterion=Sa2VALoss(object_weight=1.0), seed=0).eval()
+    batch = sa2va_collate([sample])
+    with torch.no_grad():
+        output = network(batch)
+    scores = output["object_scores"][0]
+    wanted = -(scores[0].sigmoid().log() + (1 - scores[1].sigmoid()).log() + (1 - scores[2].sigmoid()).log()) / 3
+    torch.testing.assert_close(output["loss_object"], wanted)
+    assert network.loss_counts(batch) == {"masks": 3.0, "tokens": float(len(learnt))}
+
+
+def test_a_sample_without_any_seg_trains_language_alone(processor: Sa2VAProcessor, micro_config: Sa2VAConfig) -> None:
+    entry = {
+        "image": torch.from_numpy(_picture().transpose(2, 0, 1).copy()),
+        "turns": [("Is there a tooth?", ["There is no tooth in this image."])],
+        "gt_masks": np.zeros((0, 4, 4), dtype=np.uint8),
+        "names": [],
+    }
+    network = Sa2VA(micro_config, criterion=Sa2VALoss(object_weight=1.0), seed=0)
+    output = network(sa2va_collate([Sa2VAProcessord(processor, mask_size=16)(entry)]))
+    assert output["loss_mask"] == output["loss_dice"] == output["loss_object"] == 0
+    assert output["loss"] == 0.5 * output["loss_lang"] > 0
+    output["loss"].backward()
 
 
 class TestDictionary:

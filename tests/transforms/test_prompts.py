@@ -20,6 +20,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.transforms.chat import Unlearnt, UnlearntControl
 from monai_sa2va.transforms.prompts import (
     AskAllD,
     AskAlld,
@@ -28,7 +29,7 @@ from monai_sa2va.transforms.prompts import (
     RandAskd,
     RandAskDict,
 )
-from monai_sa2va.transforms.sentences import FREE_QUESTIONS, QUESTIONS, parse_phrases
+from monai_sa2va.transforms.sentences import CHAT_QUESTIONS, FREE_QUESTIONS, QUESTIONS, parse_phrases
 
 NAMES = ["vessels", "optic disc", "macula", "lesion"]
 SYNONYMS = [["vessels", "vasculature"], ["optic disc", "papilla"], "macula", ["lesion"]]
@@ -169,6 +170,123 @@ class TestRandAsk:
     def test_bad_settings(self, settings: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             RandAskd(**settings)
+
+
+class TestAbsent:
+    """What is asked for though it is not there."""
+
+    @pytest.fixture
+    def entry(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Vessels and disc are there, the macula's mask is empty, two more are missing, two are foreign."""
+        entry["gt_masks"][2:] = 0
+        missing, foreign = [("lesion", "abnormality"), ("cyst",)], [("liver", "hepatic tissue"), ("spine",)]
+        return {**entry, "missing": missing, "foreign": foreign}
+
+    @staticmethod
+    def _asked(result: dict[str, Any]) -> list[tuple[str, bool]]:
+        """Each [SEG]'s name, and whether its mask has a pixel."""
+        return [(name, bool(mask.any())) for name, mask in zip(result["names"], result["gt_masks"], strict=True)]
+
+    def test_none_is_asked_for_by_default(self, entry: dict[str, Any]) -> None:
+        ask = RandAskd(max_objects=4)
+        ask.set_random_state(0)
+        for _ in range(20):
+            assert sorted(self._asked(ask(entry))) == [("optic disc", True), ("vessels", True)]
+
+    @pytest.mark.parametrize("joint", [0.0, 1.0])
+    def test_its_answer_has_an_empty_mask_and_is_not_learnt(self, entry: dict[str, Any], joint: float) -> None:
+        ask = RandAskd(absent_prob=0.5, chat_absent_prob=0.0, joint_prob=joint, named_prob=1.0)
+        ask.set_random_state(1)
+        seen = set()
+        for _ in range(60):
+            result = ask(entry)
+            pieces = [piece for _, answer in result["turns"] for piece in answer]
+            learnt = [not isinstance(p, UnlearntControl) for p in pieces if p == "[SEG]"]
+            assert [there for _, there in self._asked(result)] == learnt
+            assert [piece for piece in pieces if piece in result["phrases"]] == result["phrases"]
+            assert len(result["turns"]) == (1 if joint else 2)
+            for _, answer in result["turns"]:
+                marked = [isinstance(piece, (Unlearnt, UnlearntControl)) for piece in answer]
+                segs = [isinstance(piece, UnlearntControl) for piece in answer if piece == "[SEG]"]
+                assert all(marked) == all(segs)
+            seen |= set(self._asked(result))
+        # both kinds, those with empty masks among the missing
+        assert seen == {
+            *((name, True) for name in ("vessels", "optic disc")),
+            *((name, False) for name in ("macula", "lesion", "cyst", "liver", "spine")),
+        }
+
+    def test_shares(self, entry: dict[str, Any]) -> None:
+        ask = RandAskd(absent_prob=0.3, foreign_prob=0.25, chat_absent_prob=0.4)
+        ask.set_random_state(2)
+        results = [ask(entry) for _ in range(600)]
+        segs = [item for result in results for item in self._asked(result)]
+        chats = [answer[0] for result in results for _, answer in result["turns"] if len(answer) == 1]
+        absent = [name for name, there in segs if not there]
+        assert len(segs) + len(chats) == 1200
+        assert (len(absent) + len(chats)) / 1200 == pytest.approx(0.3, abs=0.04)
+        assert len(chats) / (len(absent) + len(chats)) == pytest.approx(0.4, abs=0.06)
+        assert sum(name in ("liver", "spine") for name in absent) / len(absent) == pytest.approx(0.25, abs=0.08)
+
+    def test_a_chat_says_so_without_seg(self, entry: dict[str, Any]) -> None:
+        ask = RandAskd(absent_prob=1.0, chat_absent_prob=1.0, joint_prob=1.0, foreign_prob=1.0)
+        ask.set_random_state(3)
+        answers, questions = set(), set()
+        for _ in range(200):
+            result = ask(entry)
+            assert (len(result["gt_masks"]), result["names"], result["phrases"]) == (0, [], [])
+            assert result["gt_masks"].shape == (0, 2, 2)
+            assert len(result["turns"]) == 2
+            for question, (answer,) in result["turns"]:
+                assert type(answer) is str
+                answers.add(answer)
+                questions.add(question.replace(answer[len("There is no ") : -len(" in this image.")], "{}"))
+        named = ("liver", "hepatic tissue", "spine")
+        assert answers == {f"There is no {name} in this image." for name in named}
+        assert questions == {*QUESTIONS, *FREE_QUESTIONS, *CHAT_QUESTIONS}
+
+    def test_what_is_there_is_asked_for_in_the_same_ways(self, entry: dict[str, Any]) -> None:
+        ask = RandAskd(absent_prob=0.1, joint_prob=0.0)
+        ask.set_random_state(4)
+        asked = set()
+        for _ in range(400):
+            for question, answer in ask(entry)["turns"]:
+                if not isinstance(answer[0], Unlearnt) and len(answer) > 1:
+                    asked |= {question.replace(phrase, "{}") for phrase in ("vessels", "vasculature", "papilla")}
+        assert set(CHAT_QUESTIONS) <= asked
+
+    def test_an_image_that_shows_nothing(self, entry: dict[str, Any]) -> None:
+        entry["gt_masks"][:] = 0
+        for share in (0.0, 0.5):
+            ask = RandAskd(absent_prob=share, chat_absent_prob=0.0)
+            ask.set_random_state(5)
+            for _ in range(10):
+                ((_, there),) = self._asked(ask(entry))
+                assert not there
+
+    def test_too_few_negatives_leave_the_rest(self, entry: dict[str, Any]) -> None:
+        ask = RandAskd(absent_prob=1.0, chat_absent_prob=0.0)
+        ask.set_random_state(6)
+        bare = {key: entry[key][:3] for key in ("gt_masks", "phrases", "names")}
+        assert sorted(self._asked(ask(bare))) in (
+            [("macula", False), ("optic disc", True)],
+            [("macula", False), ("vessels", True)],
+        )
+
+    def test_tensors(self, entry: dict[str, Any]) -> None:
+        entry["gt_masks"] = torch.from_numpy(entry["gt_masks"])
+        ask = RandAskd(absent_prob=1.0, chat_absent_prob=0.5)
+        ask.set_random_state(7)
+        for _ in range(10):
+            result = ask(entry)
+            assert isinstance(result["gt_masks"], torch.Tensor)
+            assert result["gt_masks"].shape == (_segs(result), 2, 2)
+            assert result["gt_masks"].dtype == torch.uint8
+
+    @pytest.mark.parametrize("key", ["absent_prob", "foreign_prob", "chat_absent_prob"])
+    def test_bad_shares(self, key: str) -> None:
+        with pytest.raises(ConfigError, match=f"{key} is 1.5; give a probability"):
+            RandAskd(**{key: 1.5})
 
 
 class TestAskAll:

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from monai_sa2va.data.phantoms import SYNONYMS
 from monai_sa2va.errors import PromptError
-from monai_sa2va.transforms.chat import Control
+from monai_sa2va.transforms.chat import Control, Unlearnt, UnlearntControl
+from monai_sa2va.transforms.negation import find_negation
 from monai_sa2va.transforms.sentences import (
     ANSWERS,
+    CHAT_QUESTIONS,
     FREE_QUESTIONS,
     MAX_PROMPT_LENGTH,
     QUESTIONS,
@@ -44,6 +46,32 @@ PHRASES = [
     "C1/C2 vertebra",
     "non-enhancing tumour",
 ]
+
+
+@pytest.mark.parametrize("question", CHAT_QUESTIONS)
+def test_chat_questions_are_read_rightly_or_left_to_the_model(question: str) -> None:
+    for phrase in PHRASES:
+        assert find_negation(question.format(phrase)) is None
+        assert parse_phrases(question.format(phrase)) in (None, [phrase])
+
+
+def test_of_an_absent_object_the_name_and_seg_are_not_learnt() -> None:
+    answer = answer_segments(["liver", "cyst"], "It is {}.", absent=[False, True])
+    assert "".join(answer) == "It is <p>liver</p> [SEG] and <p>cyst</p> [SEG]."
+    assert [str(p) for p in answer if isinstance(p, (Unlearnt, UnlearntControl))] == [
+        "<p>",
+        "cyst",
+        "</p>",
+        " ",
+        "[SEG]",
+    ]
+    assert all(isinstance(piece, Control) == (piece in ("<p>", "</p>", "[SEG]")) for piece in answer)
+    plain = answer_segments(["liver", "cyst"], named=False, absent=[True, False])
+    assert [str(p) for p in plain if isinstance(p, (Unlearnt, UnlearntControl))] == ["[SEG]"]
+    alone = answer_segments(["cyst"], absent=[True])
+    assert "".join(alone) == "Sure, <p>cyst</p> [SEG]."
+    assert all(isinstance(piece, (Unlearnt, UnlearntControl)) for piece in alone)
+    assert not any(isinstance(p, (Unlearnt, UnlearntControl)) for p in answer_segments(["a"], absent=[False]))
 
 
 class TestParsing:

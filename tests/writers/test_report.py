@@ -50,7 +50,10 @@ def test_volume_in_cubic_millimetres(segmentation: Make) -> None:
     }
     assert second["voxels"] == 0
     assert second["volume_mm3"] == 0.0
-    assert second["empty_because"] == "presence 0.7500 is below the threshold 0.8"
+    assert second["empty_because"] == "the model says that cyst is not in this image (presence 0.75, below 0.80)"
+    near = replace(found, scores=np.array([0.9, 0.79996], dtype=np.float32))
+    _, second = describe_objects(near, [[], []])
+    assert second["empty_because"].endswith("(presence 0.79996, below 0.80000)")
 
 
 def test_area_only_where_the_spacing_is_known(tmp_path: Path, segmentation: Make) -> None:
@@ -82,5 +85,6 @@ def test_the_report_is_the_same_each_time_and_names_no_folder(tmp_path: Path, se
     assert report["shape"] == [2, 3, 4]
     assert report["affine_ras_mm"] == np.eye(4).tolist()
     assert report["objects"][0]["label"] == "血管"
+    assert report["text"] == "Sure, <p>vessels</p> [SEG]."
     assert report["versions"]["monai_sa2va"] == __version__
     assert set(report["versions"]) == {"monai_sa2va", "torch", "monai", "transformers", "sam2"}

@@ -129,10 +129,10 @@ class _Failing:
     def __init__(self, segmenter: Segmenter, error: BaseException) -> None:
         self.segmenter, self.error = segmenter, error
 
-    def segment(self, image: Path, *arguments: Any) -> Segmentation:
+    def segment(self, image: Path, *arguments: Any, **options: Any) -> Segmentation:
         if image.name == "large.png":
             raise self.error
-        return self.segmenter.segment(image, *arguments)
+        return self.segmenter.segment(image, *arguments, **options)
 
 
 _FULL = "large.png needs more memory than is free; give a smaller image, or another device"

@@ -1,0 +1,70 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Reading tokens one after another, with keys and values of what was read kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from monai_sa2va.networks.sa2va import Sa2VA
+
+__all__ = ["TokenReader"]
+
+
+class TokenReader:
+    """Reads tokens and says what may follow, without reading anything twice.
+
+    Args:
+        network: in evaluation mode; the caller sees to it that no gradient is kept.
+
+    Attributes:
+        scores: (vocabulary,) log-probabilities of the token that follows what was read.
+        control: ids of all control tokens.
+    """
+
+    def __init__(self, network: Sa2VA) -> None:
+        self._network = network
+        self._cache: Any = None
+        self.scores = torch.empty(0)
+        self.control = set(network.tokenizer.added_tokens_decoder)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens read."""
+        return 0 if self._cache is None else int(self._cache.get_seq_length())
+
+    def feed(self, ids: Sequence[int], image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Read on with these tokens, whatever the model would have said.
+
+        Args:
+            ids: at least one.
+            image_tokens: (image tokens, D), where ``ids`` hold the places of a picture.
+
+        Returns:
+            (tokens, vocabulary) log-probabilities of what follows each of them.
+        """
+        network = self._network
+        embeddings = network.mllm.embed(torch.tensor([list(ids)], device=network.device), image_tokens)
+        output = network.language_model(inputs_embeds=embeddings, past_key_values=self._cache, use_cache=True)
+        self._cache = output.past_key_values
+        scores = network.mllm.vocabulary_logits(output.last_hidden_state[0]).float().log_softmax(-1)
+        self.scores = scores[-1]
+        return scores
+
+    def back_to(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens; ``scores`` stay as they are."""
+        # transformers crops by what is to be removed, as a negative number
+        self._cache.crop(length - self._cache.get_seq_length())
