@@ -21,7 +21,7 @@ import torch
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 
-__all__ = ["check_batch", "check_masks", "frame_numbers"]
+__all__ = ["asked_frames", "check_batch", "check_masks", "frame_numbers"]
 
 _INTEGERS = (torch.int64, torch.int32)
 
@@ -61,6 +61,21 @@ def frame_numbers(data: Mapping[str, Any]) -> list[int]:
     numbers = [int(n) for n in frames]
     if len(numbers) != samples or min(numbers, default=1) < 1:
         raise DataError(f"frames_per_batch is {numbers}; expected {samples} numbers of at least 1, one a sample")
+    return numbers
+
+
+def asked_frames(data: Mapping[str, Any]) -> list[int] | None:
+    """The frame of each sample that the language model saw, ``None`` where the batch doesn't say.
+
+    Raises:
+        DataError: when there isn't one number for each sample, or it is no frame of it.
+    """
+    asked, frames = data.get(Keys.PROMPT_FRAME), frame_numbers(data)
+    if asked is None:
+        return None
+    numbers = [int(n) for n in asked]
+    if len(numbers) != len(frames) or any(not 0 <= n < length for n, length in zip(numbers, frames, strict=True)):
+        raise DataError(f"prompt_frame is {numbers}; expected one frame of each sample, which have {frames}")
     return numbers
 
 

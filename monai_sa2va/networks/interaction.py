@@ -134,11 +134,12 @@ class SimulatedInteraction:
         points, labels = draw_clicks(predicted, truth, self._interior(truth), image_size)
         return prompts.with_points(points.unsqueeze(1), labels.unsqueeze(1)).with_masks(masks)
 
-    def conditioned_frames(self, objects: Tensor) -> list[int]:
+    def conditioned_frames(self, objects: Tensor, asked: int | None = None) -> list[int]:
         """Draw the frames of a clip that are prompted; at least one is left to memory.
 
         Args:
             objects: (T,) number of objects that each frame shows; frames of more are drawn more often.
+            asked: the frame that the language model saw, which is always among them; ``None`` for no such frame.
 
         Returns:
             Their numbers, in order; frame 0 where it is the only one.
@@ -148,8 +149,12 @@ class SimulatedInteraction:
             return [0]
         number = int(torch.randint(1, most + 1, ()))
         # frames that show nothing are left to the end
-        drawn = torch.multinomial(objects.float().cpu() + 1e-6, number)
-        return sorted(drawn.tolist())
+        weights = objects.float().cpu() + 1e-6
+        if asked is not None:
+            weights[asked] = 0
+            number -= 1
+        drawn = torch.multinomial(weights, number).tolist() if number else []
+        return sorted(drawn if asked is None else [*drawn, asked])
 
     def _interior(self, truth: Tensor) -> Tensor:
         return torch.rand(len(truth), device=truth.device) < self.interior_prob

@@ -26,7 +26,7 @@ from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.losses.sa2va_loss import as_criterion
-from monai_sa2va.networks.checks import check_batch, check_masks, frame_numbers
+from monai_sa2va.networks.checks import asked_frames, check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
 from monai_sa2va.networks.interaction import SimulatedInteraction, as_interaction
 from monai_sa2va.networks.mllm import build_mllm
@@ -132,8 +132,9 @@ class Sa2VA(nn.Module):
         Args:
             data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t), ``g_pixel_values``
                 (frames of the batch, 3, S, S), ``input_ids`` (B, L), ``attention_mask`` (B, L), optionally
-                ``frames_per_batch`` (B ints), ``labels`` (B, L), ``gt_masks`` (frames, N, H, W) and ``loss_counts``;
-                or an image tensor (B, 3, H, W), 0 to 1, for which ``text`` is the prompt.
+                ``frames_per_batch`` (B ints), ``prompt_frame`` (B ints: the frame that the tiles show), ``labels``
+                (B, L), ``gt_masks`` (frames, N, H, W) and ``loss_counts``; or an image tensor (B, 3, H, W), 0 to 1,
+                for which ``text`` is the prompt.
             text: the sentence, with an image tensor.
 
         Returns:
@@ -168,6 +169,7 @@ class Sa2VA(nn.Module):
                 data[Keys.MASKS],
                 objects,
                 frame_numbers(data),
+                asked_frames(data),
             )
             found, index = simulation.last, simulation.place
             losses = self._simulated_losses(data, states, simulation)

@@ -62,7 +62,7 @@ class Simulation(NamedTuple):
 
 
 class _Clips(NamedTuple):
-    """Objects of samples of one length, so that they are drawn together, and the frames that are prompted."""
+    """Objects that are drawn together, as their samples have one length, and the frames that are prompted."""
 
     length: int
     objects: ObjectIndex  # in the first frame of each sample
@@ -80,6 +80,7 @@ def simulate(
     truth: Tensor,
     objects: Sequence[int],
     frames: Sequence[int],
+    asked: Sequence[int] | None = None,
 ) -> Simulation:
     """Prompt, correct and follow every object of a batch.
 
@@ -91,8 +92,10 @@ def simulate(
         truth: (frames of the batch, N, H, W), foreground above 0.5; all zero where an object is absent.
         objects: number of objects of each sample.
         frames: number of frames of each sample.
+        asked: the frame of each sample that the language model saw, counted in the sample; it is always prompted.
+            ``None`` where no frame stands out.
     """
-    clips = list(_gather(interaction, truth, objects, frames, language.device))
+    clips = list(_gather(interaction, truth, objects, frames, asked, language.device))
     prompted = _joined([each.at(frame) for each in clips for frame in each.chosen], language.device)
     features = [level[prompted.frame] for level in sam2.without_memory(maps)]
     rounds = _rounds(sam2, interaction, features, language[prompted.embedding], _truth(truth, prompted))
@@ -197,20 +200,23 @@ def _gather(
     truth: Tensor,
     objects: Sequence[int],
     frames: Sequence[int],
+    asked: Sequence[int] | None,
     device: torch.device,
 ) -> Iterator[_Clips]:
-    """Put the samples of one length together and draw the frames to prompt."""
+    """Put the samples of one length and one frame that was asked about together, and draw the frames to prompt."""
     whole = ObjectIndex.build(objects, frames, device)
-    firsts = [sum(frames[:sample]) for sample in range(len(frames))]
-    for length in sorted(set(frames)):
-        begin = torch.tensor([f for f, n in zip(firsts, frames, strict=True) if n == length], device=device)
-        rows = torch.isin(whole.frame, begin)
+    groups: dict[tuple[int, int | None], list[int]] = {}
+    for sample, length in enumerate(frames):
+        frame = None if asked is None or length == 1 else asked[sample]
+        groups.setdefault((length, frame), []).append(sum(frames[:sample]))
+    for (length, frame), firsts in groups.items():
+        rows = torch.isin(whole.frame, torch.tensor(firsts, device=device))
         if rows.any():
             index = ObjectIndex(*(column[rows] for column in whole))
             shown = [
                 (_truth(truth, index._replace(frame=index.frame + t))).flatten(1).any(1).sum() for t in range(length)
             ]
-            yield _Clips(length, index, interaction.conditioned_frames(torch.stack(shown)))
+            yield _Clips(length, index, interaction.conditioned_frames(torch.stack(shown), frame))
 
 
 def _truth(truth: Tensor, index: ObjectIndex) -> Tensor:

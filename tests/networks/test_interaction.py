@@ -160,6 +160,12 @@ class TestConditionedFrames:
         interaction = SimulatedInteraction(max_conditioned=5)
         assert all(len(interaction.conditioned_frames(torch.tensor([1, 1, 1]))) <= 2 for _ in range(30))
 
+    def test_the_frame_that_was_asked_about_is_prompted(self) -> None:
+        torch.manual_seed(0)
+        drawn = [SimulatedInteraction().conditioned_frames(torch.tensor([0, 2, 0, 1, 0]), 2) for _ in range(100)]
+        assert {tuple(frames) for frames in drawn} == {(2,), (1, 2), (2, 3)}
+        assert SimulatedInteraction(max_conditioned=1).conditioned_frames(torch.tensor([5, 5, 0]), 2) == [2]
+
     def test_nothing_anywhere(self) -> None:
         assert len(SimulatedInteraction(max_conditioned=1).conditioned_frames(torch.zeros(4))) == 1
 
