@@ -28,11 +28,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from monai_sa2va.data.phantom_stacks import make_stack
 from scipy import ndimage
 from scoring import PLAIN, BoolMask, Case, load_segmenter, make_cases, print_table, score
 from torch import nn
 
+from monai_sa2va.data.phantom_stacks import make_stack
 from monai_sa2va.data.phantoms import LABEL_VALUES
 from monai_sa2va.errors import Sa2VAError
 from monai_sa2va.inferers.stack import StackInferer
@@ -103,7 +103,7 @@ def corrected(
         shown = sort_by_slice(truth.shape, points or None, corners)
         if shown or prompt:
             result = inferer([case.picture], network, prompt, shown or None, first=None if shown else 0)
-            found = result.masks[0, 0].numpy()
+            found = result[0].masks[0].numpy()
             yield found
         if number < rounds:
             place = click(found, truth)
@@ -145,7 +145,7 @@ def measure_propagation(
             if not truth[middle].any():
                 continue
             result = StackInferer()(pictures, network, PLAIN.format(name), first=middle)
-            masks = result.masks[:, 0].numpy()
+            masks = np.stack([plane.masks[0].numpy() for plane in result])
             triples.append((name, masks, truth))
             bare = ~truth.any(axis=(1, 2))
             without += int(bare.sum())

@@ -28,8 +28,10 @@ from monai_sa2va.bundles import find_bundle
 from monai_sa2va.checkpoints.load import load_weights
 from monai_sa2va.data.headers import Grid
 from monai_sa2va.data.read_image import SourceImage, read_image
-from monai_sa2va.errors import ConfigError
+from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, check_prompts
+from monai_sa2va.inferers.stack import StackInferer, join_prompts
+from monai_sa2va.inferers.visual_prompts import sort_by_slice
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.geometry import PlaneGeometry
 from monai_sa2va.transforms.intensity import Window, as_window
@@ -91,7 +93,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """Segments pictures, and volumes slice by slice, by sentences.
+    """Segments pictures and volumes by sentences, and by clicks, boxes and rough masks.
 
     Args:
         network: with its weights.
@@ -103,6 +105,8 @@ class Segmenter:
         axis: how volumes are sliced: ``"auto"`` (the plane in which each was taken, see
             :func:`~monai_sa2va.transforms.geometry.slice_plane`), ``"axial"``, ``"coronal"``, ``"sagittal"``, or the
             number (-3 to 2) of a source axis.
+        stack_inferer: draws objects that are shown by clicks, boxes or masks, and carries them through volumes; by
+            default one that agrees with ``inferer``.
 
     Raises:
         ConfigError: when the device, the window or the axis can't be used, or ``amp`` and ``inferer`` are both given.
@@ -121,6 +125,7 @@ class Segmenter:
         window: str | Mapping[str, Any] | Window = "auto",
         inferer: ImageInferer | None = None,
         axis: int | str = "auto",
+        stack_inferer: StackInferer | None = None,
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
@@ -128,6 +133,9 @@ class Segmenter:
         self.network = network.to(self.device).eval()
         self.window, self.stack = as_window(window), StackPlanes(axis)
         self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
+        self.stack_inferer = stack_inferer or StackInferer(
+            self.inferer.amp, presence_threshold=self.inferer.presence.threshold
+        )
 
     @classmethod
     def from_bundle(
@@ -181,29 +189,70 @@ class Segmenter:
     def segment(
         self,
         image: Any,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
         *,
         mode: str = "segment",
+        points: Any = None,
+        boxes: Any = None,
+        mask: Any = None,
+        from_slice: int | None = None,
     ) -> Segmentation:
         """Segment one image.
 
+        With ``points``, ``boxes`` or ``mask`` one object is shown, in voxels of the result's masks, by them alone or
+        beside a sentence. Of a volume it is drawn in the slices where it is shown and carried through the others by
+        SAM2's memory.
+
         Args:
             image: as for :func:`~monai_sa2va.data.read_image.read_image`.
-            prompts: one sentence or several.
-            progress: called with the number of slices done and of all.
+            prompts: one sentence or several; ``None`` where the object is shown.
+            progress: called with the number of slices done and of all; for several prompts ``from_slice`` again for
+                each.
             mode: ``"segment"``: the answer is known, one object a name. ``"chat"``: the language model writes the
                 answer, with objects wherever it put [SEG], or with none; of a volume it answers about the middle
                 slice, and the objects are those of all slices.
+            points: (N, 3) of a picture: x, y, label; (N, 4) of a volume: x, y, z, label. Label 1 is on the object, 0
+                beside it; in the order of the clicks, of which each corrects the mask before it.
+            boxes: of a picture (4,): x and y of the first, then of the last pixel inside; of a volume (6,) or (N, 6),
+                x, y, z each.
+            mask: roughly the object, of the shape of one mask of the result.
+            from_slice: of a volume, the slice that the sentences are asked in; the others follow by memory. By default
+                they are asked in every slice.
 
         Raises:
-            ConfigError: when there is no such mode.
+            ConfigError: when there is no such mode, or chat is asked for an object that is shown.
             DataError: when the image can't be used.
-            PromptError: when a prompt is empty, too long, or names nothing.
+            PromptError: when there is nothing to ask for; a prompt is empty, too long, or names nothing; or points,
+                boxes, mask or ``from_slice`` can't be used.
         """
-        asked, chat = check_prompts(prompts), check_mode(mode) == "chat"
+        chat = check_mode(mode) == "chat"
+        asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
         planes = self._planes(source)
+        size = tuple(planes.shape[-2:]) if source.pixels.ndim < 4 else (len(planes), *planes.shape[-2:])
+        shown = sort_by_slice(size, points, boxes, mask)
+        if not shown and from_slice is None:
+            if not asked:
+                raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
+            return self._join(source, planes, self._ask_everywhere(planes, asked, mode, progress), asked)
+        if chat:
+            raise ConfigError("mode is 'chat', which takes sentences alone; leave out points, boxes, mask, from_slice")
+        if shown and (from_slice is not None or len(asked) > 1):
+            raise PromptError("points, boxes and mask show one object where it is; give one prompt, and no from_slice")
+        pictures = _Colours(planes)
+        found = [
+            self.stack_inferer(pictures, self.network, sentence, shown, from_slice, progress)
+            for sentence in asked or [None]
+        ]
+        return self._join(
+            source, planes, [join_prompts(results) for results in zip(*found, strict=True)], asked or [""]
+        )
+
+    def _ask_everywhere(
+        self, planes: MetaTensor, asked: list[str], mode: str, progress: Callable[[int, int], None] | None
+    ) -> list[ImageResult]:
+        """Ask in each slice by itself."""
         depth = len(planes)
         # the middle slice is the likeliest to show what a free sentence asks for; its reading holds for all slices
         middle = depth // 2
@@ -212,10 +261,13 @@ class Segmenter:
             first = results.get(middle)
             phrases, replies = (None, None) if first is None else (first.phrases, first.replies)
             given = (_colour(planes[index]), self.network, asked)
-            results[index] = self.inferer(*given, mode=mode, replies=replies) if chat else self.inferer(*given, phrases)
+            if mode == "chat":
+                results[index] = self.inferer(*given, mode=mode, replies=replies)
+            else:
+                results[index] = self.inferer(*given, phrases)
             if progress is not None:
                 progress(len(results), depth)
-        return self._join(source, planes, [results[index] for index in range(depth)], asked)
+        return [results[index] for index in range(depth)]
 
     def _planes(self, source: SourceImage) -> MetaTensor:
         """(D, C, H, W) float32 with values 0 to 255, C 1 or 3."""
@@ -271,6 +323,19 @@ def as_device(device: torch.device | str | None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device is {device!r}, but {torch.cuda.device_count()} CUDA devices are there; use cpu")
     return chosen
+
+
+class _Colours(Sequence[torch.Tensor]):
+    """Planes as pictures, made one at a time."""
+
+    def __init__(self, planes: MetaTensor) -> None:
+        self._planes = planes
+
+    def __len__(self) -> int:
+        return len(self._planes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return _colour(self._planes[index])
 
 
 def _colour(plane: torch.Tensor) -> torch.Tensor:

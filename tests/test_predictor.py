@@ -303,6 +303,65 @@ def test_a_chat_may_end_without_any_mask(segmenter: Segmenter, shape: tuple[int,
     assert (report["objects"], report["text"]) == ([], "There is no cyst.")
 
 
+def test_clicks_are_voxels_of_the_masks(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    original = segmenter.stack_inferer
+
+    def inferer(pictures: Any, network: Any, sentence: Any, shown: Any, first: Any, progress: Any) -> Any:
+        seen.append((sentence, shown, first))
+        return original(pictures, network, sentence, shown, first, progress)
+
+    monkeypatch.setattr(segmenter, "stack_inferer", inferer)
+    # a volume whose slices have 6 columns and 7 rows
+    image = MetaTensor(torch.as_tensor(_volume("RAS", (6, 7, 5)))[None].float(), affine=torch.eye(4))
+    found = segmenter.segment(image, points=[[5, 6, 4, 1], [0, 0, 4, 0]], boxes=[0, 0, 1, 5, 6, 1])
+    assert found.masks.shape == (1, 5, 7, 6)
+    assert found.labels == ["object"]
+    assert found.text == ""
+    ((sentence, shown, first),) = seen
+    assert sentence is first is None
+    assert list(shown) == [1, 4]
+    np.testing.assert_array_equal(shown[4].points, [[5, 6, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(shown[1].box, [0, 0, 5, 6])
+    with pytest.raises(PromptError, match="a point has x 6, outside of 0 to 5"):
+        segmenter.segment(image, points=[[6, 0, 0, 1]])
+
+
+def test_a_picture_is_corrected(segmenter: Segmenter) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+    plain = segmenter.segment(picture, "Segment the vessels.")
+    same = segmenter.segment(picture, "Segment the vessels.", points=[])
+    clicked = segmenter.segment(picture, "Segment the vessels.", points=[[29, 19, 1]], mask=plain.masks[0])
+    np.testing.assert_array_equal(plain.masks, same.masks)
+    assert clicked.masks.shape == plain.masks.shape
+    assert clicked.labels == plain.labels == ["vessels"]
+    assert clicked.scores != plain.scores
+
+
+def test_sentences_are_carried_from_a_slice(segmenter: Segmenter) -> None:
+    image = MetaTensor(torch.as_tensor(_volume("RAS", (6, 7, 4)))[None].float(), affine=torch.eye(4))
+    found = segmenter.segment(image, PROMPTS, from_slice=1)
+    alone = [segmenter.segment(image, prompt, from_slice=1) for prompt in PROMPTS]
+    assert found.labels == [name for each in alone for name in each.labels]
+    assert found.prompts == PROMPTS
+    assert found.text == "\n".join(each.text for each in alone)
+    np.testing.assert_array_equal(found.masks, np.concatenate([each.masks for each in alone]))
+    everywhere = segmenter.segment(image, PROMPTS)
+    np.testing.assert_array_equal(found.masks[:, 1], everywhere.masks[:, 1])
+
+
+def test_what_cannot_be_shown(segmenter: Segmenter) -> None:
+    picture = np.zeros((4, 5), np.uint8)
+    with pytest.raises(PromptError, match="no prompt and nothing shown"):
+        segmenter.segment(picture)
+    with pytest.raises(ConfigError, match="mode is 'chat', which takes sentences alone"):
+        segmenter.segment(picture, "vessels", mode="chat", points=[[0, 0, 1]])
+    with pytest.raises(PromptError, match="give one prompt, and no from_slice"):
+        segmenter.segment(picture, PROMPTS, points=[[0, 0, 1]])
+    with pytest.raises(PromptError, match="slice 1 is not there; the stack has 1"):
+        segmenter.segment(picture, "vessels", from_slice=1)
+
+
 def test_bad_input_is_refused_before_any_work(segmenter: Segmenter, tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="the prompt is empty"):
         segmenter.segment(tmp_path / "missing.png", " ")

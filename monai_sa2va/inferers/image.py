@@ -25,6 +25,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.networks.chat import Reply, check_max_new_tokens, generate_reply
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
@@ -98,17 +99,9 @@ class ImageInferer(Inferer):
         super().__init__()
         if max_prompts < 1:
             raise ConfigError(f"max_prompts is {max_prompts}; at least 1 is needed")
-        if isinstance(presence_threshold, str):
-            fits = presence_threshold == "stored"
-        else:
-            fits = presence_threshold is None or 0 <= presence_threshold <= 1
-        if not fits:
-            raise ConfigError(
-                f"presence_threshold is {presence_threshold!r}; give 0 to 1, null for none, or 'stored' for the "
-                "checkpoint's own"
-            )
         self.amp, self.max_prompts = amp, max_prompts
-        self.presence_threshold, self.max_new_tokens = presence_threshold, check_max_new_tokens(max_new_tokens)
+        self.presence = Presence(presence_threshold)
+        self.max_new_tokens = check_max_new_tokens(max_new_tokens)
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -156,8 +149,7 @@ class ImageInferer(Inferer):
                 told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
             rows = [ids for ids, _ in told]
             masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
-        stored = isinstance(self.presence_threshold, str)
-        threshold: Any = network.config.presence_threshold if stored else self.presence_threshold
+        threshold = self.presence.threshold_of(network)
         if threshold is not None:
             masks = masks & (presence >= threshold)[:, None, None]
         return ImageResult(
@@ -197,8 +189,7 @@ class ImageInferer(Inferer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
         masks, presence, ious = [], [], []
-        config = network.config
-        side = config.grounding.image_size
+        side = network.config.grounding.image_size
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
@@ -208,8 +199,7 @@ class ImageInferer(Inferer):
             # one at a time: full-size logits of all objects would need far more memory than the network
             for low_res in found.masks.float():
                 masks.append(binarize(upsample_mask_logits(low_res[None], side, size))[0].cpu())
-            scores = found.object_scores.float().flatten().cpu()
-            presence.append((config.presence_scale * scores + config.presence_bias).sigmoid())
+            presence.append(self.presence(network, found.object_scores))
             ious.append(found.iou_scores.float().flatten().cpu())
         # chat may have answered without any object
         empty = torch.zeros((0, *size), dtype=torch.bool)

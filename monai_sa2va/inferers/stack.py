@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,8 @@ from monai.networks.utils import eval_mode
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
+from monai_sa2va.inferers.image import ImageResult
+from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.naming import answer_ids, find_objects
@@ -36,7 +37,7 @@ from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["OBJECT_NAME", "StackInferer", "StackResult", "show_object"]
+__all__ = ["OBJECT_NAME", "StackInferer", "join_prompts", "show_object"]
 
 OBJECT_NAME = "object"
 """Name of what was shown without a sentence."""
@@ -45,42 +46,36 @@ OBJECT_NAME = "object"
 _MASK_LOGIT = 10.0
 
 
-@dataclass(frozen=True, eq=False)
-class StackResult:
-    """What the network says of a stack of D slices or frames; a picture is a stack of one.
-
-    Attributes:
-        masks: (D, N, H, W) bool on the CPU.
-        names: of the N objects.
-        presence: (D, N) float32, 0 to 1: the sigmoid of SAM2's object score.
-        answer: to the sentence, empty where there was none.
-        conditioned: numbers of the slices in which the objects were shown.
-    """
-
-    masks: torch.Tensor
-    names: list[str]
-    presence: torch.Tensor
-    answer: str
-    conditioned: list[int]
-
-
 class StackInferer(Inferer):
     """Draws objects where they are shown, and carries them through the other slices both ways by SAM2's memory.
 
     In a slice with clicks SAM2 draws first by sentence, box and mask, as far as they are given, and then once more for
     each click in their order, with all clicks so far and its last mask: what a user saw is computed anew, and one click
     less is an undo. Other slices are drawn from memory alone; what is kept doesn't grow with the stack. Where nothing
-    shows the object, it is emptied below the configuration's ``presence_threshold``.
+    shows the object, it is emptied below the presence threshold.
 
     Args:
         amp: autocast to bfloat16 on the network's device; ``False`` leaves an outer autocast as it is.
         max_conditioned: as for :class:`~monai_sa2va.networks.memory.MemoryBank`, like the next.
         recent: last slices whose masks a slice attends to.
+        presence_threshold: as for :class:`~monai_sa2va.inferers.image.ImageInferer`.
+
+    Raises:
+        ConfigError: when an argument is out of its range.
     """
 
-    def __init__(self, amp: bool = False, max_conditioned: int | None = 4, recent: int = 6) -> None:
+    def __init__(
+        self,
+        amp: bool = False,
+        max_conditioned: int | None = 4,
+        recent: int = 6,
+        presence_threshold: float | str | None = "stored",
+    ) -> None:
         super().__init__()
+        # refused here, not at the first stack
+        MemoryBank(max_conditioned, recent)
         self.amp, self.max_conditioned, self.recent = amp, max_conditioned, recent
+        self.presence = Presence(presence_threshold)
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -90,7 +85,7 @@ class StackInferer(Inferer):
         shown: Mapping[int, VisualPrompts] | None = None,
         first: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> StackResult:
+    ) -> list[ImageResult]:
         """Segment a stack.
 
         Args:
@@ -103,6 +98,10 @@ class StackInferer(Inferer):
             first: the slice that the sentence is asked in where nothing is ``shown``; the middle one by default.
             progress: called with the number of slices done and of all.
 
+        Returns:
+            What there is of each slice, a picture being a stack of one. Without a sentence the object is called
+            :data:`OBJECT_NAME`.
+
         Raises:
             DataError: when a slice is no picture.
             PromptError: when there is neither sentence nor anything shown, the sentence can't be asked or names more
@@ -112,7 +111,8 @@ class StackInferer(Inferer):
         _check(prompt, shown, first, len(inputs))
         starts = sorted(shown) or [len(inputs) // 2 if first is None else first]
         with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
-            run = _Run(network, inputs, MemoryBank(self.max_conditioned, self.recent), len(inputs), progress)
+            bank = MemoryBank(self.max_conditioned, self.recent)
+            run = _Run(network, inputs, bank, self.presence, progress)
             for number in starts:
                 run.show(number, prompt, shown.get(number))
             for number in range(starts[0] + 1, len(inputs)):
@@ -120,8 +120,7 @@ class StackInferer(Inferer):
                     run.carry(number, reverse=False)
             for number in range(starts[0] - 1, -1, -1):
                 run.carry(number, reverse=True)
-        masks, presence = (torch.stack([done[i] for i in range(len(inputs))]) for done in (run.masks, run.presence))
-        return StackResult(masks, run.names, presence, run.answer, starts)
+        return [run.results[number] for number in range(len(inputs))]
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
@@ -135,15 +134,14 @@ class _Run:
         network: Sa2VA,
         slices: Sequence[Any],
         bank: MemoryBank,
-        total: int,
+        presence: Presence,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.network, self.slices, self.bank, self.total, self.progress = network, slices, bank, total, progress
+        self.network, self.slices, self.bank, self.presence, self.progress = network, slices, bank, presence, progress
         self.sam2 = network.grounding_encoder.sam2_model
         self.names: list[str] = []
         self.answer = ""
-        self.masks: dict[int, torch.Tensor] = {}
-        self.presence: dict[int, torch.Tensor] = {}
+        self.results: dict[int, ImageResult] = {}
 
     def show(self, number: int, prompt: str | None, visual: VisualPrompts | None) -> None:
         """Draw the objects in a slice where they are shown, and remember it."""
@@ -198,16 +196,25 @@ class _Run:
 
     def _keep(self, number: int, decoded: DecodedMasks, size: tuple[int, int], certain: bool) -> None:
         side = self.network.config.grounding.image_size
-        logits, _ = decoded.best()
+        logits, ious = decoded.best()
         # one at a time: full-size logits of all objects would need far more memory than the network
         masks = torch.stack([binarize(upsample_mask_logits(low[None], side, size))[0].cpu() for low in logits.float()])
-        presence = decoded.object_scores.float().sigmoid().cpu()
-        threshold = self.network.config.presence_threshold
+        presence = self.presence(self.network, decoded.object_scores)
+        threshold = self.presence.threshold_of(self.network)
         if threshold is not None and not certain:
             masks = masks & (presence >= threshold)[:, None, None]
-        self.masks[number], self.presence[number] = masks, presence
+        self.results[number] = ImageResult(
+            masks=masks,
+            names=self.names,
+            prompt_indices=[0] * len(self.names),
+            presence=presence,
+            iou_scores=ious.float().cpu(),
+            answers=[self.answer],
+            phrases=[self.names],
+            presence_threshold=threshold,
+        )
         if self.progress is not None:
-            self.progress(len(self.masks), self.total)
+            self.progress(len(self.results), len(self.slices))
 
 
 def show_object(
@@ -248,6 +255,20 @@ def show_object(
         prompts = start.with_points(places[None, :number], labels[None, :number]).with_masks(decoded.best()[0])
         decoded = sam2.decode(features, prompts)
     return decoded
+
+
+def join_prompts(results: Sequence[ImageResult]) -> ImageResult:
+    """What several prompts, asked one after the other, found in one slice."""
+    return ImageResult(
+        masks=torch.cat([result.masks for result in results]),
+        names=[name for result in results for name in result.names],
+        prompt_indices=[number for number, result in enumerate(results) for _ in result.names],
+        presence=torch.cat([result.presence for result in results]),
+        iou_scores=torch.cat([result.iou_scores for result in results]),
+        answers=[answer for result in results for answer in result.answers],
+        phrases=[names for result in results for names in result.phrases],
+        presence_threshold=results[0].presence_threshold,
+    )
 
 
 def _rough(mask: np.ndarray, side: torch.Size) -> torch.Tensor:

@@ -22,7 +22,7 @@ import torch
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import PromptError
-from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.inferers.image import ImageInferer, ImageResult
 from monai_sa2va.inferers.stack import OBJECT_NAME, StackInferer, show_object
 from monai_sa2va.inferers.visual_prompts import VisualPrompts, sort_by_slice
 from monai_sa2va.networks.prompts import GroundingPrompts
@@ -41,6 +41,14 @@ def slices() -> list[np.ndarray]:
     return list(np.random.default_rng(2).integers(0, 256, (7, 24, 40, 3)).astype(np.uint8))
 
 
+def _masks(results: list[ImageResult]) -> torch.Tensor:
+    return torch.stack([result.masks for result in results])
+
+
+def _presence(results: list[ImageResult]) -> torch.Tensor:
+    return torch.stack([result.presence for result in results])
+
+
 class _Recorder:
     """What SAM2 is asked for, call by call."""
 
@@ -56,12 +64,16 @@ class _Recorder:
 
 
 def test_a_sentence_alone_draws_what_the_image_inferer_draws(network: Sa2VA, slices: list[np.ndarray]) -> None:
-    ours = StackInferer()(slices[:1], network, SENTENCE)
+    (ours,) = StackInferer()(slices[:1], network, SENTENCE)
     theirs = ImageInferer()(slices[0], network, SENTENCE)
-    assert ours.masks.shape == (1, 1, 24, 40)
-    assert torch.equal(ours.masks[0], theirs.masks)
+    assert ours.masks.shape == (1, 24, 40)
+    assert torch.equal(ours.masks, theirs.masks)
+    torch.testing.assert_close(ours.presence, theirs.presence)
+    torch.testing.assert_close(ours.iou_scores, theirs.iou_scores)
     assert ours.names == theirs.names == ["vessels"]
-    assert ours.answer == theirs.answers[0]
+    assert ours.answers == theirs.answers
+    assert ours.prompt_indices == theirs.prompt_indices
+    assert ours.phrases == theirs.phrases
 
 
 def test_the_middle_slice_is_asked_and_the_rest_carried(
@@ -70,9 +82,9 @@ def test_the_middle_slice_is_asked_and_the_rest_carried(
     seen = _Recorder(network, monkeypatch)
     done: list[tuple[int, int]] = []
     result = StackInferer()(slices, network, "vessels and optic disc", progress=lambda *now: done.append(now))
-    assert result.masks.shape == (7, 2, 24, 40)
-    assert result.presence.shape == (7, 2)
-    assert result.conditioned == [3]
+    assert len(result) == 7
+    assert _masks(result).shape == (7, 2, 24, 40)
+    assert result[0].presence.shape == (2,)
     assert [bool(prompts.has_language.any()) for prompts in seen.prompts] == [True] + [False] * 6
     assert done == [(number, 7) for number in range(1, 8)]
 
@@ -80,8 +92,8 @@ def test_the_middle_slice_is_asked_and_the_rest_carried(
 def test_both_ways_are_alike(network: Sa2VA, slices: list[np.ndarray]) -> None:
     there = StackInferer()(slices, network, SENTENCE, first=2)
     back = StackInferer()(slices[::-1], network, SENTENCE, first=4)
-    assert torch.equal(there.masks, back.masks.flip(0))
-    torch.testing.assert_close(there.presence, back.presence.flip(0))
+    assert torch.equal(_masks(there), _masks(back).flip(0))
+    torch.testing.assert_close(_presence(there), _presence(back).flip(0))
 
 
 def test_clicks_come_one_after_the_other_with_the_mask_before(
@@ -89,8 +101,7 @@ def test_clicks_come_one_after_the_other_with_the_mask_before(
 ) -> None:
     seen = _Recorder(network, monkeypatch)
     shown = sort_by_slice((24, 40), [[0, 0, 1], [39, 23, 0]])
-    result = StackInferer()(slices[:1], network, SENTENCE, shown)
-    assert result.conditioned == [0]
+    StackInferer()(slices[:1], network, SENTENCE, shown)
     assert [prompts.point_labels.tolist() for prompts in seen.prompts] == [[[]], [[1]], [[1, 0]]]
     assert [bool(prompts.has_mask) for prompts in seen.prompts] == [False, True, True]
     # centres of the first and last pixel of 40 x 24 in SAM2's 64 x 64
@@ -102,9 +113,9 @@ def test_without_a_sentence_the_first_click_begins(
     network: Sa2VA, slices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = _Recorder(network, monkeypatch)
-    result = StackInferer()(slices[:1], network, shown=sort_by_slice((24, 40), [[1, 2, 1], [3, 4, 0]]))
+    (result,) = StackInferer()(slices[:1], network, shown=sort_by_slice((24, 40), [[1, 2, 1], [3, 4, 0]]))
     assert result.names == [OBJECT_NAME]
-    assert result.answer == ""
+    assert result.answers == [""]
     assert [prompts.point_labels.tolist() for prompts in seen.prompts] == [[[1]], [[1, 0]]]
     assert [bool(prompts.has_mask) for prompts in seen.prompts] == [False, True]
     assert not any(prompts.has_language.any() for prompts in seen.prompts)
@@ -116,9 +127,9 @@ def test_one_click_less_is_an_undo(network: Sa2VA, slices: list[np.ndarray]) -> 
     once = StackInferer()(slices[:1], network, shown=first)
     twice = StackInferer()(slices[:1], network, shown=both)
     again = StackInferer()(slices[:1], network, shown=first)
-    assert torch.equal(once.masks, again.masks)
-    assert torch.equal(once.presence, again.presence)
-    assert not torch.equal(once.presence, twice.presence)
+    assert torch.equal(_masks(once), _masks(again))
+    assert torch.equal(_presence(once), _presence(again))
+    assert not torch.equal(_presence(once), _presence(twice))
 
 
 def test_a_box_holds_its_last_pixel(network: Sa2VA) -> None:
@@ -161,9 +172,11 @@ def test_what_is_not_there_is_emptied_but_not_where_it_is_shown(network: Sa2VA, 
     finally:
         network.config = config
     free = StackInferer()(slices, network, SENTENCE, sort_by_slice((7, 24, 40), [[20, 12, 1, 1]]))
-    assert torch.equal(result.masks[1], free.masks[1])
-    assert not result.masks[[0, 2, 3, 4, 5, 6]].any()
-    assert not asked.masks.any()
+    assert torch.equal(result[1].masks, free[1].masks)
+    assert not _masks(result)[[0, 2, 3, 4, 5, 6]].any()
+    assert not _masks(asked).any()
+    never = StackInferer(presence_threshold=None)(slices, network, SENTENCE)
+    assert _masks(never).any()
 
 
 @pytest.mark.parametrize(
