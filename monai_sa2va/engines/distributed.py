@@ -17,12 +17,14 @@ import atexit
 import inspect
 import logging
 import os
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sized
 from datetime import timedelta
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import ignite.distributed as idist
@@ -131,6 +133,8 @@ def join_processes(device: torch.device | str, timeout_minutes: float = 30.0) ->
     # of a process that ends without an exception, too, the others needn't say that it is gone
     atexit.register(words, f"process {rank} ended")
     sys.excepthook = _report(sys.excepthook, rank, words)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _ended(rank, words))
 
 
 def others_wait() -> None:
@@ -302,6 +306,23 @@ def _report(usual: _Hook, rank: int, say: Callable[[str], str]) -> _Hook:
     return hook
 
 
+def _ended(rank: int, say: Callable[[str], str]) -> Callable[[int, FrameType | None], None]:
+    """A handler of SIGTERM, by which torchrun ends the others: it may come before a process misses the one killed."""
+
+    def handler(number: int, _: FrameType | None) -> None:
+        own = f"process {rank}: {ProcessError(_TOLD)}"
+        if say(own) == own:
+            print(f"error: {own}", file=sys.stderr, flush=True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    return handler
+
+
+_TOLD = (
+    "another process of this run was killed, or the run was told to end; torchrun names it below. To go on from the "
+    "last checkpoint, start the run again with --resume True"
+)
 _KILLED = (
     "another process of this run was killed or does not answer, so all end; torchrun names it below. To go on from the "
     "last checkpoint, start the run again with --resume True"

@@ -21,7 +21,7 @@ from typing import Any
 from monai_sa2va.engines.truth import phrases_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.inferers.image import check_prompts
-from monai_sa2va.preflight.data import check_files, read_section, scanned
+from monai_sa2va.preflight.data import check_files, read_section, scanned, summed
 from monai_sa2va.preflight.report import Remark, Status
 from monai_sa2va.preflight.settings import Settings
 
@@ -46,8 +46,12 @@ def check_truth(settings: Settings) -> Iterator[Remark]:
             f"{section}: {len(bare)} of {len(entries)} entries have no truth ({bare[0]}{', ...' if bare[1:] else ''}) "
             "and will not be scored; give them label and prompts",
         )
-    yield from check_files(settings)
     found = scanned(settings)[section]
+    if found.faults and found.images:
+        # evaluation notes what can't be scored, and goes on
+        yield Status.WARN, f"{section}: {summed(found.faults)}; what can't be read will not be scored"
+    else:
+        yield from check_files(settings)
     never = [name for name in found.asked if not found.shown[name]]
     if found.asked and not found.shown:
         yield Status.FAIL, f"{section}: all true masks are empty; correct the keys of the prompts"

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -180,8 +181,8 @@ class TestTwoProcesses:
     @pytest.mark.parametrize(
         ("settings", "line"),
         [
-            (["--learning_rat", "1e-3"], "error: [CONFIG] unknown key learning_rat:"),
-            (["--learning_rate", "-1.0"], "error: [PREFLIGHT] 3 of the checks before the run failed (parameters"),
+            (["--learning_rat", "1e-3"], "error: process 0: [CONFIG] unknown key learning_rat:"),
+            (["--learning_rate", "-1.0"], "error: process 0: [PREFLIGHT] a check before the run failed, parameters: "),
             (["--resume", "True", "--seed", "1"], "[CHECKPOINT] resume_00000001.pt was written with seed 0, and it"),
         ],
         ids=["unknown key", "preflight", "all fail alike"],
@@ -192,9 +193,14 @@ class TestTwoProcesses:
         files = [configs / "train.json", configs / "multi_gpu_train.json", micro]
         command = [*_command(tmp_path, phantoms, files, _TORCHRUN), "--max_epochs", "1", *settings]
         if "--resume" in settings:
-            content = {key: {} for key in ("info", "model", "optimizer", "lr_scheduler", "trainer", "validator")}
+            content: dict[str, Any] = {
+                key: {} for key in ("info", "model", "optimizer", "lr_scheduler", "trainer", "validator")
+            }
             (tmp_path / "models").mkdir()
-            torch.save({**content, "random": [], "settings": {"seed": 0}}, tmp_path / "models" / "resume_00000001.pt")
+            torch.save(
+                {**content, "random": [], "settings": {"processes": 2, "seed": 0}},
+                tmp_path / "models" / "resume_00000001.pt",
+            )
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 1
         text = done.stdout + done.stderr

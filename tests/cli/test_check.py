@@ -451,7 +451,7 @@ _EVALUATION_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any
         {"section": "elsewhere"},
         "fail  truth: [DATALIST] {work}/data/datalist.json: there is no sec",
     ),
-    ("truth of another shape", lambda work: _other_shape(work, "testing"), {}, "fail  truth: testing: [DATA] mask "),
+    ("truth of another shape", lambda work: _other_shape(work, "testing"), {}, "warn  truth: testing: [DATA] mask "),
     (
         "question",
         None,
