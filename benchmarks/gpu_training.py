@@ -9,17 +9,19 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What training on GPUs costs and gives: bfloat16 against float32, and two GPUs against one.
+"""What training on GPUs costs and gives: bfloat16 against float32, two GPUs against one, a trained network's scores.
 
 ``python benchmarks/gpu_training.py DATA --out runs/gpu`` makes a datalist of CHASE_DB1 in ``DATA`` (children 01 to 10
 train, 11 to 14 test) and runs the bundle's training on it, from scratch, as anybody would run it:
 
 * ``precision``: the first steps twice on one GPU, in bfloat16 and in float32, with the same data in the same order;
 * ``throughput``: some steps on one GPU, then on several (``multi_gpu_train.json``), with the same batch a GPU;
-* ``train``: the whole run on one GPU, whose ``model.pt`` is what an evaluation then reads.
+* ``train``: the whole run on one GPU;
+* ``evaluate``: the scores of its ``model.pt`` on children 11 to 14, by ``evaluate.json``.
 
-It prints a table and writes ``gpu_training.json``. Without a GPU everything runs on the CPU, which tries the script:
-``--preset tiny --steps 4 --train-steps 4 --skip 1 --repeat 1 --workers 0``.
+It prints a table for each and writes ``gpu_training.json``. Interrupted, it goes on with ``--resume``: parts that are
+done stay as they are, ``train`` goes on from its last checkpoint. Without a GPU everything runs on the CPU, which tries
+the script: ``--preset tiny --steps 4 --train-steps 4 --skip 1 --repeat 1 --workers 0``.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Recorder:
     """Handler that writes each optimizer step's loss, samples and seconds, the wait for data, and peak memory.
 
     Args:
-        path: of the JSON file, written when the run ends.
+        path: of the JSON file, written when the run ends; of a run that was resumed, it holds the last part.
     """
 
     def __init__(self, path: str) -> None:
@@ -89,6 +91,9 @@ class Recorder:
         self._samples, self._wait, self._since = 0, 0.0, now
 
     def _write(self, engine: Any) -> None:
+        # resumed after its end: what it wrote then stays
+        if not self._steps:
+            return
         cuda = torch.cuda.is_available()
         peak = torch.cuda.max_memory_allocated() / 2**30 if cuda else None
         device = torch.cuda.get_device_name() if cuda else "CPU"
@@ -162,8 +167,15 @@ def difference(first: Sequence[float], second: Sequence[float], window: int = _W
     }
 
 
-def _train(arguments: argparse.Namespace, name: str, steps: int, gpus: int = 1, amp: bool | None = None) -> Any:
-    """Run the bundle's training for so many optimizer steps, and return what the Recorder wrote."""
+def _train(
+    arguments: argparse.Namespace,
+    name: str,
+    steps: int,
+    gpus: int = 1,
+    amp: bool | None = None,
+    resume: bool = False,
+) -> Any:
+    """Run the bundle's training for at least so many optimizer steps, and return what the Recorder wrote."""
     out = arguments.out / name
     out.mkdir(parents=True, exist_ok=True)
     record = out / "record.json"
@@ -185,24 +197,37 @@ def _train(arguments: argparse.Namespace, name: str, steps: int, gpus: int = 1, 
         "accumulation_steps": 1,
         "mask_size": arguments.mask_size,
         "max_objects": 1,
+        # of a run that is measured, no time is spent on checkpoints
+        "save_interval": arguments.save_interval if resume else steps + 1,
+        "resume": resume and arguments.resume,
     }
     if amp is not None:
         overlay["amp"] = amp
     (out / "overlay.json").write_text(json.dumps(overlay, indent=1) + "\n", encoding="utf-8")
     files = [_CONFIGS / "train.json", *([_CONFIGS / "multi_gpu_train.json"] if gpus > 1 else []), out / "overlay.json"]
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(gpus), "-m"] if gpus > 1 else []
-    command = [sys.executable, "-m", *launcher, "monai.bundle", "run", "training"]
-    command += ["--config_file", json.dumps([str(file) for file in files])]
+    print(f"{name}: {steps} steps", flush=True)
+    config = ["--config_file", json.dumps([str(file) for file in files])]
+    _run([*launcher, "monai.bundle", "run", "training", *config], out, one_gpu=gpus == 1)
+    return json.loads(record.read_text(encoding="utf-8"))
+
+
+def _run(module: Sequence[str], out: Path, one_gpu: bool) -> None:
+    """Run a module in a process of its own, which writes its log into ``out``.
+
+    Raises:
+        DataError: when it fails.
+    """
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), str(_ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
-    if gpus == 1 and torch.cuda.is_available():
+    if one_gpu and torch.cuda.is_available():
         environment.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    print(f"{name}: {steps} steps", flush=True)
-    with (out / "log.txt").open("w", encoding="utf-8") as log:
-        done = subprocess.run(command, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
+    with (out / "log.txt").open("a", encoding="utf-8") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", *module], env=environment, stdout=log, stderr=subprocess.STDOUT, check=False
+        )
     if done.returncode:
-        raise DataError(f"the run {name} failed with {done.returncode}; see {out / 'log.txt'}")
-    return json.loads(record.read_text(encoding="utf-8"))
+        raise DataError(f"the run {out.name} failed with {done.returncode}; see {out / 'log.txt'}")
 
 
 def _precision(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -230,23 +255,47 @@ def _throughput(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _whole(arguments: argparse.Namespace) -> dict[str, Any]:
-    found = summary(_train(arguments, "train", arguments.train_steps), arguments.skip)
+    found = summary(_train(arguments, "train", arguments.train_steps, resume=True), arguments.skip)
     print_table("the whole run", ["figure", "value"], [[key.replace("_", " "), value] for key, value in found.items()])
-    return {**found, "model": str(arguments.out / "train" / "models" / "model.pt")}
+    return found
 
 
-_PARTS = {"precision": _precision, "throughput": _throughput, "train": _whole}
+def _evaluate(arguments: argparse.Namespace) -> dict[str, Any]:
+    out = arguments.out / "evaluate"
+    out.mkdir(exist_ok=True)
+    model = arguments.out / "train" / "models" / "model.pt"
+    if not model.is_file():
+        raise DataError(f"there is no {model} to evaluate; run the part 'train' first")
+    values = {"checkpoint": model, "dataset_dir": arguments.data, "datalist": arguments.out / "datalist.json"}
+    command = ["monai.bundle", "run", "evaluating", "--config_file", str(_CONFIGS / "evaluate.json")]
+    for key, value in {**values, "output_dir": out}.items():
+        command += [f"--{key}", str(value)]
+    _run(command, out, one_gpu=True)
+    report = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {name: report["overall"]["scores"][name] for name in _SCORES}
+    print_table(
+        f"{report['cases']['scored']} of {report['cases']['total']} images of children 11 to 14",
+        ["score", "mean", "low", "high"],
+        [[name, *(found[name][key] for key in ("mean", "low", "high"))] for name in _SCORES],
+    )
+    return {**found, "cases": report["cases"], "confidence": report["settings"]["confidence"]}
+
+
+_SCORES = ("dice", "iou", "precision", "recall")
+_PARTS = {"precision": _precision, "throughput": _throughput, "train": _whole, "evaluate": _evaluate}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of CHASE_DB1, with images/ and masks/")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="a new folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="a new folder, or one to go on in")
+    parser.add_argument("--resume", action="store_true", help="go on in --out, with the same arguments as before")
     parser.add_argument("--parts", nargs="+", choices=list(_PARTS), default=list(_PARTS), help="what is run")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--gpus", type=int, default=2, help="of the run that is compared with one")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of 'precision' and 'throughput'")
     parser.add_argument("--train-steps", type=int, default=4000, help="optimizer steps of 'train'")
+    parser.add_argument("--save-interval", type=int, default=500, help="optimizer steps between 'train's checkpoints")
     parser.add_argument("--skip", type=int, default=20, help="first steps that count for no speed")
     parser.add_argument("--repeat", type=int, default=20, help="how often an epoch shows each image")
     parser.add_argument("--batch-size", type=int, default=4, help="images a GPU")
@@ -258,17 +307,20 @@ def main() -> None:
     try:
         if arguments.gpus < 2:
             raise ConfigError(f"gpus is {arguments.gpus}; give 2 or more")
-        arguments.out.mkdir(parents=True, exist_ok=False)
+        arguments.out.mkdir(parents=True, exist_ok=arguments.resume)
         arguments.out, arguments.data = arguments.out.resolve(), arguments.data.resolve()
         make_data(arguments.data, arguments.out, arguments.repeat)
-        results: dict[str, Any] = {}
+        file = arguments.out / "gpu_training.json"
+        results: dict[str, Any] = {"preset": arguments.preset}
+        if arguments.resume and file.is_file():
+            results = json.loads(file.read_text(encoding="utf-8"))
         for part in arguments.parts:
-            results[part] = _PARTS[part](arguments)
-            # after each part: what is measured is kept where a later one fails
-            text = json.dumps({"preset": arguments.preset, **results}, indent=1) + "\n"
-            (arguments.out / "gpu_training.json").write_text(text, encoding="utf-8")
+            if part not in results:
+                results[part] = _PARTS[part](arguments)
+                # after each part: what is measured is kept where a later one fails
+                file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     except FileExistsError:
-        sys.exit(f"gpu_training.py: --out {arguments.out} exists; name a new folder")
+        sys.exit(f"gpu_training.py: --out {arguments.out} exists; name a new folder, or go on with --resume")
     except Sa2VAError as error:
         sys.exit(f"gpu_training.py: {error}")
 

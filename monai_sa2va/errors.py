@@ -83,7 +83,7 @@ class TrainingError(Sa2VAError, RuntimeError):
 
 
 class ProcessError(Sa2VAError, RuntimeError):
-    """Another process of a run on several GPUs that has ended, or does not answer."""
+    """Another process of a run on several GPUs that was killed, or does not answer."""
 
     code = "PROCESS"
 

@@ -83,6 +83,13 @@ def datalist(
         str | None, typer.Option(help="The end of the masks' names where there are several readers, as _1stHO.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random split.")] = 0,
+    include_patient: Annotated[
+        bool,
+        typer.Option(
+            "--include-patient",
+            help="Show in messages what may name patients: folders inside IMAGES and MASKS, and all groups.",
+        ),
+    ] = False,
 ) -> None:
     """Make a datalist from a folder of images and a folder of masks.
 
@@ -124,9 +131,10 @@ def datalist(
         seed=seed,
         mask_suffix=mask_suffix,
         progress=progress,
+        include_patient=include_patient,
     )
     if made.left_out:
-        _show_left_out(made.left_out, console)
+        _show_left_out(made.left_out, console, include_patient)
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if not len(made):
@@ -141,7 +149,7 @@ def _listed(groups: str | None) -> list[str]:
     return [group.strip() for group in (groups or "").split(",") if group.strip()]
 
 
-def _show_left_out(left_out: list[LeftOut], console: Console) -> None:
+def _show_left_out(left_out: list[LeftOut], console: Console, include_patient: bool) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
@@ -152,10 +160,12 @@ def _show_left_out(left_out: list[LeftOut], console: Console) -> None:
         title_justify="left",
     )
     for left in left_out[:_MOST_ROWS]:
-        table.add_row(escape(str(left.file)), escape(left.reason))
+        table.add_row(escape(str(left.file) if include_patient else left.file.name), escape(left.reason))
     if len(left_out) > _MOST_ROWS:
         table.add_row("...", f"and {len(left_out) - _MOST_ROWS} more")
     console.print(table)
+    if not include_patient and len({left.file.name for left in left_out}) < len(left_out):
+        console.print("some of these have one name; --include-patient shows their folders")
 
 
 def _summary(made: MadeDatalist, output: Path) -> str:

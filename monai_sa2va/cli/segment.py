@@ -88,6 +88,13 @@ def segment(
     ] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
+    include_patient: Annotated[
+        bool,
+        typer.Option(
+            "--include-patient",
+            help="Keep what may name the patient: texts of NIfTI headers in masks and reports, folders in messages.",
+        ),
+    ] = False,
 ) -> None:
     """Segment images by sentences; write masks, an overview picture and a report for each, and tables over all.
 
@@ -99,7 +106,7 @@ def segment(
 
     prompts = check_prompts(prompt)
     images = _images(inputs)
-    writer = ResultWriter(output, [item.strip() for item in file_format.split(",")], overwrite)
+    writer = ResultWriter(output, [item.strip() for item in file_format.split(",")], overwrite, include_patient)
     segmenter = Segmenter.from_bundle(
         bundle,
         checkpoint=checkpoint,
@@ -146,5 +153,6 @@ def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts
 
             result = writer.process(segmenter, image, prompts, show)
             if result.error:
-                bars.console.print(f"{image}: {result.error}", markup=False, highlight=False, soft_wrap=True)
+                shown = image if writer.include_patient else result.image
+                bars.console.print(f"{shown}: {result.error}", markup=False, highlight=False, soft_wrap=True)
             bars.advance(whole)

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_sa2va.data.patients import shown_path
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DatalistError, OutputError
 
@@ -229,7 +230,7 @@ def _check_entry(
     if isinstance(entry, str):
         entry = {Keys.IMAGE.value: entry}
     if not isinstance(entry, dict):
-        raise DatalistError(f"{where}: an entry is an object like {{'image': path}}, not {entry!r}")
+        raise DatalistError(f"{where}: an entry is an object like {{'image': path}}, not {_kind(entry)}")
     checked: dict[str, Any] = {**entry}
     if Keys.IMAGE not in entry:
         raise DatalistError(f"{where}.{Keys.IMAGE}: is missing")
@@ -260,9 +261,14 @@ def _as_json(prompts: Any, where: str) -> dict[str, list[str]]:
 
 def _find(value: Any, where: str, base: Sequence[Path]) -> str:
     if not isinstance(value, str) or not value:
-        raise DatalistError(f"{where}: has to be a path, not {value!r}")
+        raise DatalistError(f"{where}: has to be a path, not {_kind(value)}")
     for folder in base:
         path = os.path.normpath(folder / value)
         if os.path.exists(path):
             return path
-    raise DatalistError(f"{where}: {value} does not exist in {' or '.join(map(str, base))}")
+    raise DatalistError(f"{where}: {shown_path(value)} does not exist in {' or '.join(map(str, base))}")
+
+
+def _kind(value: Any) -> str:
+    """What a value is; itself it may name a patient, where fields were mixed up."""
+    return f"an empty {type(value).__name__}" if value in ("", [], {}) else type(value).__name__

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from monai_sa2va.data.patients import patient_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.transforms.negation import find_negation
 
@@ -72,20 +73,31 @@ def askable(entries: Sequence[Mapping[str, Any]], include_absent: bool = False) 
     return kept
 
 
-def ask_for(entries: Sequence[Mapping[str, Any]], question: str = "Segment the {}.") -> list[dict[str, Any]]:
+def ask_for(
+    entries: Sequence[Mapping[str, Any]], question: str = "Segment the {}.", include_patient: bool = False
+) -> list[dict[str, Any]]:
     """Entries for inference that ask for each structure of their label by its first phrase.
 
     Args:
         entries: of a datalist.
         question: the sentence, ``{}`` for the phrase.
+        include_patient: whether an entry's ``patient``, else its ``group``, is kept under ``patient``.
 
     Returns:
         ``{"image": path, "prompts": [sentence, ...]}`` for each entry; one without prompts has the image alone.
+
+    Raises:
+        DatalistError: when a ``patient`` or ``group`` that is to be kept is no name.
     """
     asked: list[dict[str, Any]] = []
-    for entry in entries:
+    for position, entry in enumerate(entries):
         sentences = [_sentence(question, phrases[0]) for phrases in entry[Keys.PROMPTS].values()]
-        asked.append({Keys.IMAGE.value: entry[Keys.IMAGE]} | ({Keys.PROMPTS.value: sentences} if sentences else {}))
+        told = patient_of(entry, f"entry {position}") if include_patient else None
+        asked.append(
+            {Keys.IMAGE.value: entry[Keys.IMAGE]}
+            | ({Keys.PROMPTS.value: sentences} if sentences else {})
+            | ({Keys.PATIENT.value: told[1]} if told else {})
+        )
     return asked
 
 

@@ -17,23 +17,24 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_sa2va.data.patients import patient_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import DatalistError
 
 __all__ = ["number_groups"]
 
 _log = logging.getLogger(__name__)
 
 
-def number_groups(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def number_groups(entries: Sequence[Mapping[str, Any]], include_patient: bool = False) -> list[dict[str, Any]]:
     """Replace who an entry belongs to by a number.
 
     Args:
         entries: of a datalist. ``patient``, else ``group`` (text or a whole number), says whom an image shows; an
-            entry with neither is a group of its own. Which of these it was is logged.
+            entry with neither is a group of its own. How many of these there are is logged.
+        include_patient: whether the name is kept under ``patient``, for those who want it in their tables.
 
     Returns:
-        The entries with ``group``, an int counted from 1 in their order, and without ``patient``.
+        The entries with ``group``, an int counted from 1 in their order, and ``patient`` only where asked for.
 
     Raises:
         DatalistError: when a ``patient`` or ``group`` is empty, or neither text nor a whole number.
@@ -41,11 +42,13 @@ def number_groups(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     numbers: dict[object, int] = {}
     numbered, unnamed = [], 0
     for position, entry in enumerate(entries):
-        key = next((key for key in (Keys.PATIENT, Keys.GROUP) if entry.get(key) is not None), None)
-        who: object = position if key is None else (str(key), _name(entry[key], f"entry {position}.{key}"))
-        unnamed += key is None
+        told = patient_of(entry, f"entry {position}")
+        who: object = position if told is None else told
+        unnamed += told is None
         number = numbers.setdefault(who, len(numbers) + 1)
         rest = {name: value for name, value in entry.items() if name != Keys.PATIENT}
+        if include_patient and told is not None:
+            rest[Keys.PATIENT.value] = told[1]
         numbered.append({**rest, Keys.GROUP.value: number})
     _log.info("%d images of %d patients or groups", len(numbered), len(numbers))
     if unnamed:
@@ -56,10 +59,3 @@ def number_groups(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             len(numbered),
         )
     return numbered
-
-
-def _name(value: Any, where: str) -> str:
-    # True is an int, too
-    if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
-        raise DatalistError(f"{where}: give text or a whole number, not {type(value).__name__} or nothing")
-    return str(value).strip()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_sa2va.data.patients import hide_folders
 from monai_sa2va.errors import DataError
 
 __all__ = ["SUFFIXES", "Grid", "image_suffix", "label_values", "read_grid", "read_label", "read_values", "same_grid"]
@@ -135,8 +136,18 @@ def _read(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
         raise
     # each reader has its own errors for a broken file, and damaged headers raise nearly anything
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path.name} can't be read: {reason}") from error
+        # "from None": a traceback would show what the reader said, folders and header lines among it
+        raise DataError(f"{path.name} can't be read: {_reason(error, path)}") from None
+
+
+def _reason(error: Exception, path: Path) -> str:
+    # of an error of the system, its text without the path
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = hide_folders(" ".join(told.split()), path) or type(error).__name__
+    if image_suffix(path) not in _NRRD or isinstance(error, OSError):
+        return text
+    # a header of text lines, which its reader quotes behind a colon, others anywhere
+    return text.partition(":")[0] if type(error).__name__ == "NRRDError" else "its header or its data are damaged"
 
 
 def _read_picture(path: Path, values: bool) -> tuple[Grid, np.ndarray]:

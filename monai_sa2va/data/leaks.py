@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 
 from monai_sa2va.data.splits import group_of
 
@@ -27,7 +28,7 @@ _MARK = re.compile(
 _SIDES = ({"l", "r"}, {"od", "os"}, {"left", "right"})
 
 
-def leak_between_sections(section_of: Mapping[str, str]) -> str | None:
+def leak_between_sections(section_of: Mapping[str, str], include_patient: bool = False) -> str | None:
     """A warning where names that differ only by a side of the body or a trailing number are in different sections.
 
     A side is L and R, OD and OS, or left and right, wherever it stands; it counts where names with both occur. A
@@ -35,6 +36,7 @@ def leak_between_sections(section_of: Mapping[str, str]) -> str | None:
 
     Args:
         section_of: name of an image -> its section, when no regular expression told which are one patient's.
+        include_patient: whether the line has the images' folders, too, which may name patients.
 
     Returns:
         One line that names two such images and, where one can be made, the regular expression that keeps them
@@ -51,9 +53,10 @@ def leak_between_sections(section_of: Mapping[str, str]) -> str | None:
     other = next(name for name in split[0] if section_of[name] != section_of[first])
     pattern = _pattern(family_of, marks)
     remedy = f"--group-regex '{pattern}'" if pattern else "a --group-regex whose first (...) matches the patient"
+    shown = [name if include_patient else PurePosixPath(name).name for name in (first, other)]
     return (
-        f"{first} ({section_of[first]}) and {other} ({section_of[other]}) may be one patient's, which makes scores too "
-        f"good ({len(split)} such group(s) are split); to keep them together give {remedy}"
+        f"{shown[0]} ({section_of[first]}) and {shown[1]} ({section_of[other]}) may be one patient's, which makes "
+        f"scores too good ({len(split)} such group(s) are split); to keep them together give {remedy}"
     )
 
 

@@ -27,12 +27,14 @@ from monai_sa2va.data.datalist import SECTIONS, check_phrases, parse_prompts
 from monai_sa2va.data.headers import image_suffix, label_values
 from monai_sa2va.data.leaks import leak_between_sections
 from monai_sa2va.data.pairing import LeftOut, Pair, pair_by_name
+from monai_sa2va.data.patients import shown_path
 from monai_sa2va.data.splits import DEFAULT_SPLIT, group_of, split_by_fraction, split_by_name
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, DatalistError, OutputError
 
 __all__ = ["MadeDatalist", "check_target", "make_datalist", "parse_prompt_options", "write_datalist"]
 
+_SHOWN = 60
 _FOREGROUND = 0
 # 1, and white by the types that masks are stored as
 _FOREGROUND_VALUES = {1, 255, 32767, 65535}
@@ -72,18 +74,22 @@ def parse_prompt_options(options: Sequence[str]) -> dict[int, tuple[str, ...]]:
         raise DatalistError("no prompt is given; say what the masks show, e.g. --prompt vessels")
     matches = [_NUMBERED.fullmatch(option) for option in options]
     if len(options) == 1 and not matches[0]:
-        return {_FOREGROUND: tuple(check_phrases(options[0].split("|"), f"prompt '{options[0]}'"))}
+        return {_FOREGROUND: tuple(check_phrases(options[0].split("|"), f"prompt '{_short(options[0])}'"))}
     prompts: dict[int, tuple[str, ...]] = {}
     for option, match in zip(options, matches, strict=True):
         if not match:
             raise DatalistError(
-                f"prompt '{option}': number each of several prompts by its label value, as in 1={option}"
+                f"prompt '{_short(option)}': number each of several prompts by its label value, as in 1=vessels"
             )
-        parsed = parse_prompts({match[1]: match[2].split("|")}, f"prompt '{option}'")
+        parsed = parse_prompts({match[1]: match[2].split("|")}, f"prompt '{_short(option)}'")
         if parsed.keys() & prompts.keys():
-            raise DatalistError(f"prompt '{option}': label value {match[1]} is given twice; join synonyms by |")
+            raise DatalistError(f"prompt '{_short(option)}': label value {match[1]} is given twice; join synonyms by |")
         prompts |= parsed
     return dict(sorted(prompts.items()))
+
+
+def _short(option: str) -> str:
+    return option if len(option) <= _SHOWN else f"{option[:_SHOWN]}..."
 
 
 def make_datalist(
@@ -101,6 +107,7 @@ def make_datalist(
     seed: int = 0,
     mask_suffix: str | None = None,
     progress: Callable[[Iterable[Pair]], Iterable[Pair]] = iter,
+    include_patient: bool = False,
 ) -> MadeDatalist:
     """Pair images with masks, check both, name what each mask holds and split by group.
 
@@ -119,6 +126,8 @@ def make_datalist(
         seed: of the split.
         mask_suffix: the end of the masks' names, e.g. ``"_1stHO"``.
         progress: wraps the pairs while their files are read.
+        include_patient: whether warnings and errors have folders and groups in them, which may name patients. The
+            datalist has paths and groups in any case.
 
     Returns:
         The datalist and what was left out. It may be empty: then every pair has its reason in ``left_out``.
@@ -136,9 +145,10 @@ def make_datalist(
     found: list[tuple[Pair, str, list[int]]] = []
     for pair in progress(pairs):
         group = group_of(pair.name, group_regex)
+        called = pair.name if include_patient else shown_path(pair.name)
         try:
             if group is None:
-                raise DataError(f"group regex '{group_regex}' matches nothing in '{pair.name}'")
+                raise DataError(f"group regex '{group_regex}' matches nothing in '{called}'")
             found.append((pair, group, _values(pair, binary=_FOREGROUND in phrases)))
         except DataError as error:
             left_out.append(LeftOut(pair.image, str(error.args[0])))
@@ -167,11 +177,13 @@ def make_datalist(
         every = [group for group, _ in entries]
         by_name = bool(validation_groups or test_groups)
         section_of = (
-            split_by_name(every, validation_groups, test_groups) if by_name else split_by_fraction(every, split, seed)
+            split_by_name(every, validation_groups, test_groups, include_patient)
+            if by_name
+            else split_by_fraction(every, split, seed)
         )
         for group, entry in entries:
             sections[section_of[group]].append(entry)
-        leak = leak_between_sections(section_of) if group_regex is None else None
+        leak = leak_between_sections(section_of, include_patient) if group_regex is None else None
         if leak:
             warnings.append(leak)
         for group in sorted(section_of):
@@ -200,16 +212,15 @@ def write_datalist(path: str | os.PathLike[str], content: Mapping[str, Any]) -> 
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            with open(number, "w", encoding="utf-8") as file:
+                file.write(text)
             # a temporary file is private, a datalist is for everyone who may read the folder
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
         except OSError:
-            os.unlink(file.name)
+            os.unlink(name)
             raise
     except OSError as error:
         raise OutputError(f"datalist {path} can't be written: {error.strerror or error}") from error

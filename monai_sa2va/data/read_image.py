@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys, convert_to_tensor
 from PIL import Image
 
 from monai_sa2va.data.headers import SUFFIXES, Grid, image_suffix, read_grid, read_values
+from monai_sa2va.data.patients import hide_folders, without_texts
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.source import file_name, grid_of
 
@@ -133,10 +135,7 @@ def _check_file(path: Path) -> None:
 
 def _read_file(path: Path) -> SourceImage:
     _check_file(path)
-    try:
-        grid = read_grid(path)
-    except DataError as error:
-        raise DataError(_without_folder(str(error.args[0]), path)) from error
+    grid = read_grid(path)
     if len(grid.shape) > 3:
         axes = " x ".join(map(str, grid.shape))
         raise DataError(f"{path.name} has {len(grid.shape)} axes ({axes}); segment one picture or volume of it")
@@ -145,12 +144,13 @@ def _read_file(path: Path) -> SourceImage:
     suffix = image_suffix(path)
     try:
         pixels = _read_nrrd(path, grid) if suffix == ".nrrd" else _read_by_monai(path, suffix)
-    except DataError as error:
-        raise DataError(_without_folder(str(error.args[0]), path)) from error
-    # damaged data raises nearly anything
+    except DataError:
+        raise
+    # damaged data raises nearly anything; "from None": a traceback would show the reader's message with the folder
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(_without_folder(f"{path.name} can't be read: {reason}", path)) from error
+        reason = hide_folders(" ".join(str(error).split()), path) or type(error).__name__
+        raise DataError(f"{path.name} can't be read: {reason}") from None
+    without_texts(pixels.meta)
     if tuple(n for n in pixels.shape[1:] if n != 1) != tuple(n for n in grid.shape if n != 1):
         raise DataError(f"{path.name} has shape {grid.shape} by its header and {tuple(pixels.shape[1:])} as read")
     if grid.affine is not None:
@@ -164,7 +164,10 @@ def _read_file(path: Path) -> SourceImage:
 def _read_by_monai(path: Path, suffix: str) -> MetaTensor:
     # a mapped file could not be written to, of which torch warns
     reader = NibabelReader(mmap=False) if suffix in (".nii", ".nii.gz") else PILReader()
-    pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
+    with warnings.catch_warnings():
+        # of a picture one pixel wide, whose values nothing here writes to
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
     return pixels
 
 
@@ -174,13 +177,6 @@ def _read_nrrd(path: Path, grid: Grid) -> MetaTensor:
     shape = grid.shape if grid.affine is None else values.shape
     native = values.astype(values.dtype.newbyteorder("="), copy=False).reshape(shape)
     return MetaTensor(convert_to_tensor(native[None]), meta={ImageMetaKey.FILENAME_OR_OBJ: str(path)})
-
-
-def _without_folder(text: str, path: Path) -> str:
-    """A reader's message without the file's folder, which may name a patient and would end up in tables."""
-    for folder in (path.resolve().parent, path.absolute().parent, path.parent):
-        text = text.replace(f"{folder}{os.sep}", "")
-    return text
 
 
 def _in_memory(array: np.ndarray, meta: dict[str, Any]) -> SourceImage:

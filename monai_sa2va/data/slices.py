@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def expand_slices(
     expanded: list[dict[str, Any]] = []
     for entry in entries:
         grid = read_grid(entry[Keys.IMAGE])
-        where = f"image {entry[Keys.IMAGE]}"
+        where = f"image {Path(entry[Keys.IMAGE]).name}"
         if len(grid.shape) == 2:
             expanded.append(dict(entry))
             continue
@@ -80,14 +81,15 @@ def expand_slices(
             values, label_grid = read_label(label)
             differs = same_grid(grid, label_grid)
             if differs:
-                raise DatalistError(f"{where}: label {label} doesn't fit: {differs}")
+                raise DatalistError(f"{where}: label {Path(label).name} doesn't fit: {differs}")
             slices = _label_slices(entry, values, geometry)
             if keep == "labelled":
                 slices = [piece for piece in slices if piece[Keys.PROMPTS]]
                 if not slices:
                     _log.warning("%s: its label holds no value that a prompt names, so no slice is kept", where)
         else:
-            raise DatalistError(f"{where}: give one label file, not {label!r}; only keep='all' does without any")
+            given = "none" if label is None else f"a {type(label).__name__}"
+            raise DatalistError(f"{where}: give one label file, not {given}; only keep='all' does without any")
         expanded += slices[::every]
     return expanded
 

@@ -101,8 +101,16 @@ def split_by_fraction(
     return dict(zip(names, sections, strict=True))
 
 
-def split_by_name(groups: Iterable[str], validation: Iterable[str], testing: Iterable[str]) -> dict[str, str]:
+def split_by_name(
+    groups: Iterable[str], validation: Iterable[str], testing: Iterable[str], include_patient: bool = False
+) -> dict[str, str]:
     """Give the groups named their section, and all others to training.
+
+    Args:
+        groups: names, in any order and as often as you like.
+        validation: names of those for validation.
+        testing: names of those for testing.
+        include_patient: whether an error lists the groups that there are, by which patients may be named.
 
     Returns:
         Group -> section.
@@ -118,10 +126,10 @@ def split_by_name(groups: Iterable[str], validation: Iterable[str], testing: Ite
     for section, names in named.items():
         unknown = sorted(names - set(known))
         if unknown:
-            raise DatalistError(
-                f"{section} group '{unknown[0]}' does not occur; groups: {', '.join(known[:20])}"
-                + (", ..." if len(known) > 20 else "")
-            )
+            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+            others = f"there are {len(known)} groups, which include_patient lists"
+            those = f"groups: {listed}" if include_patient else others
+            raise DatalistError(f"{section} group '{unknown[0]}' does not occur; {those}")
     return {group: next((s for s, names in named.items() if group in names), "training") for group in known}
 
 

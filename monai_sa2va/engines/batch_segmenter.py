@@ -58,6 +58,7 @@ class BatchSegmenter(Evaluator):
         amp: autocast to bfloat16.
         window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
         axis: how volumes are sliced.
+        include_patient: as for :class:`~monai_sa2va.writers.results.ResultWriter`; an entry may bring ``"patient"``.
 
     Raises:
         PromptError: when a prompt is empty or too long.
@@ -79,11 +80,12 @@ class BatchSegmenter(Evaluator):
         amp: bool = False,
         window: str | Mapping[str, Any] | Window = "auto",
         axis: int | str = "auto",
+        include_patient: bool = False,
     ) -> None:
         self.prompts = check_prompts(prompts)
         self.network, self.inferer = network, inferer
         self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
-        self._output = (output_dir, tuple(formats), overwrite)
+        self._output = (output_dir, tuple(formats), overwrite, include_patient)
         self.writer = ResultWriter(*self._output)
         super().__init__(
             device=device, val_data_loader=val_data_loader, val_handlers=val_handlers, amp=amp, decollate=False
@@ -109,9 +111,9 @@ class BatchSegmenter(Evaluator):
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
         output = []
-        for path, prompts in _asked(batchdata, self.prompts):
+        for path, prompts, patient in _asked(batchdata, self.prompts):
             with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                result = self.writer.process(self.segmenter, path, prompts)
+                result = self.writer.process(self.segmenter, path, prompts, patient=patient)
             if result.error:
                 _log.error("%s: %s", result.image, result.error)
             output.append(result)
@@ -127,16 +129,17 @@ class BatchSegmenter(Evaluator):
             raise DataError(f"none of {total} images could be segmented, the first because: {failed[0].error}")
 
 
-def _asked(batch: Any, prompts: Sequence[str]) -> list[tuple[str, Sequence[str]]]:
-    """Path and prompts of each entry: its own prompts where it has some."""
-    asked: list[tuple[str, Sequence[str]]] = []
+def _asked(batch: Any, prompts: Sequence[str]) -> list[tuple[str, Sequence[str], str | None]]:
+    """Path, prompts and patient of each entry: its own prompts where it has some."""
+    asked: list[tuple[str, Sequence[str], str | None]] = []
     for entry in batch if isinstance(batch, (list, tuple)) else [batch]:
         image = entry.get(Keys.IMAGE) if isinstance(entry, Mapping) else None
         own = entry.get(Keys.PROMPTS) if isinstance(entry, Mapping) else None
+        patient = entry.get(Keys.PATIENT) if isinstance(entry, Mapping) else None
         paths: Sequence[Any] = image if isinstance(image, (list, tuple)) else [image]
         if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
             raise DataError(
                 "a batch has no path under 'image'; give the dataset entries {'image': path} and no transform"
             )
-        asked += [(os.fspath(path), prompts if own is None else own) for path in paths]
+        asked += [(os.fspath(path), prompts if own is None else own, patient) for path in paths]
     return asked

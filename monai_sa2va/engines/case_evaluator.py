@@ -69,6 +69,8 @@ class CaseEvaluator(Evaluator):
         amp: autocast to bfloat16.
         window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
         axis: how volumes are sliced.
+        include_patient: whether ``cases.csv`` also says whom an image shows, by the entries' ``patient``; without it,
+            patients are numbers.
 
     Raises:
         ConfigError: when the question, the tolerance, the device, the window or the axis can't be used.
@@ -91,6 +93,7 @@ class CaseEvaluator(Evaluator):
         amp: bool = False,
         window: str | Mapping[str, Any] | Window = "auto",
         axis: int | str = "auto",
+        include_patient: bool = False,
     ) -> None:
         if question.count("{}") != 1 or question.replace("{}", "").count("{"):
             raise ConfigError(f"question {question!r} has no single {{}} where the phrase goes")
@@ -98,7 +101,7 @@ class CaseEvaluator(Evaluator):
         self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
         self.summary, self.tolerance = summary or Summary(), check_tolerance(surface_tolerance)
         self.question, self.include_absent = question, include_absent
-        self._output = (output_dir, overwrite)
+        self._output = (output_dir, overwrite, include_patient)
         self.rows: list[CaseRow] = []
         self._entries: list[Mapping[str, Any]] = []
         self._loader = val_data_loader
@@ -162,20 +165,19 @@ class CaseEvaluator(Evaluator):
 
     def _score(self, entry: Mapping[str, Any], phrases: list[str], case: int) -> list[CaseRow]:
         name, group = Path(entry[Keys.IMAGE]).name, entry[Keys.GROUP]
+        patient = str(entry.get(Keys.PATIENT, "")) if self.writer.include_patient else ""
         try:
             truth = Truth(entry, self.include_absent)
             found, masks = self._ask(entry[Keys.IMAGE], phrases)
             real, spacing = truth.masks(found.source_grid), _spacing(found)
-            return [
-                CaseRow(case, name, group, p, score_object(masks[p], real[p], p, group, self.tolerance, spacing))
-                for p in phrases
-            ]
+            scores = [score_object(masks[p], real[p], p, group, self.tolerance, spacing) for p in phrases]
+            return [CaseRow(case, name, group, score.prompt, score, patient=patient) for score in scores]
         # one image must not end the evaluation of all others, whatever is wrong with it
         except Exception as error:
             reason = _reason(error, name)
             _log.error("case %d, %s: %s", case, name, reason)
             _log.debug("case %d failed in\n%s", case, _place(error))
-            return [CaseRow(case, name, group, phrase, error=reason) for phrase in phrases]
+            return [CaseRow(case, name, group, phrase, None, reason, patient) for phrase in phrases]
 
     def _ask(self, image: str, phrases: Sequence[str]) -> tuple[Segmentation, dict[str, np.ndarray]]:
         """What was found, and by phrase the mask on the source's grid."""

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
 import logging
 import os
@@ -32,16 +33,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import ConfigError, ProcessError
+from monai_sa2va.errors import ConfigError, ProcessError, Sa2VAError
 
 __all__ = [
     "DistributedSa2VA",
     "evaluation_sampler",
+    "gather_all",
     "is_main",
     "join_processes",
     "others_go_on",
     "others_wait",
     "process_device",
+    "process_number",
     "unwrap",
 ]
 
@@ -67,16 +70,35 @@ def process_device() -> torch.device:
     return torch.device("cuda", number)
 
 
+def process_number() -> int:
+    """Number of this process among those that :func:`join_processes` joined; 0 of one that stands alone."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
 def is_main() -> bool:
-    """Whether this process is the one that logs and writes; a process that torchrun didn't start is."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Whether this process is the one that logs and writes."""
+    return process_number() == 0
+
+
+def gather_all(value: Any) -> list[Any]:
+    """What each process has, by their numbers, in all of them; every process has to call this.
+
+    Args:
+        value: anything that can be pickled.
+    """
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def join_processes(device: torch.device | str, timeout_minutes: float = 30.0) -> None:
     """Join the processes that torchrun started, over NCCL for GPUs and gloo for CPUs.
 
-    From then on the others than the first log errors only, show no Python warnings, and a process whose peer ended says
-    so in one line, instead of a traceback from the depth of a library.
+    From then on the others than the first log errors only and show no Python warnings. Where one process ends, so do
+    all, and just one of them says why: the one that failed; of those that fail alike, the first; and where one was
+    killed, the first of the others that notices, in a line instead of a traceback from the depth of a library.
 
     Args:
         device: of this process, from :func:`process_device`.
@@ -105,13 +127,17 @@ def join_processes(device: torch.device | str, timeout_minutes: float = 30.0) ->
         logging.disable(logging.WARNING)
         warnings.simplefilter("ignore")
     _LOGGER.info("%d processes, joined over %s", dist.get_world_size(), dist.get_backend())
-    sys.excepthook = _report(sys.excepthook, rank)
+    words = _first_words()
+    # of a process that ends without an exception, too, the others needn't say that it is gone
+    atexit.register(words, f"process {rank} ended")
+    sys.excepthook = _report(sys.excepthook, rank, words)
 
 
 def others_wait() -> None:
     """Let all processes but the first of each node wait until that one calls :func:`others_go_on`.
 
-    Between the two calls the first makes what all of them use, such as phantoms.
+    Between the two calls the first checks, and makes what all of them use, such as phantoms. What ends it there ends
+    those that wait.
     """
     if _torchrun("LOCAL_RANK"):
         dist.barrier()
@@ -231,30 +257,70 @@ def _torchrun(name: str) -> int:
 _Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
 
-def _report(usual: _Hook, rank: int) -> _Hook:
-    """An excepthook that knows the errors of a process whose peer is gone."""
+def _first_words() -> Callable[[str], str]:
+    """A function that takes what this process says of the run's end, and gives what was said first, by whichever one.
+
+    The store lies with torchrun, so it outlives any of its processes.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=_GRACE_SECONDS))
+    key = f"monai_sa2va_end_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+
+    def say(text: str) -> str:
+        try:
+            return store.compare_set(key, "", text).decode()
+        # torchrun itself is gone: better said twice than never
+        except RuntimeError:
+            return text
+
+    return say
+
+
+def _report(usual: _Hook, rank: int, say: Callable[[str], str]) -> _Hook:
+    """An excepthook that shows this package's errors as a line, and nothing that another process says or caused."""
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if not _is_peer_gone(error):
+        if not isinstance(error, Exception):
             usual(kind, error, traceback)
             return
-        print(f"process {rank}: {ProcessError(_GONE)}", file=sys.stderr, flush=True)
+        chain = _causes(error)
+        told = next((link for link in chain if isinstance(link, Sa2VAError)), chain[-1])
+        gone = _is_peer_gone(chain)
+        if gone:
+            told = ProcessError(_KILLED)
+        own = f"process {rank}: {told}"
+        first = say(own)
+        if first == own or not (gone or first.endswith(f": {told}")):
+            if isinstance(told, Sa2VAError):
+                print(f"error: {own}", file=sys.stderr, flush=True)
+            else:
+                usual(kind, error, traceback)
         # Ending at once, this process could be taken for the one that began it.
-        time.sleep(_GRACE_SECONDS)
+        if gone or first != own:
+            time.sleep(_GRACE_SECONDS)
 
     return hook
 
 
-_GONE = "another process of this run has ended or does not answer, so this one ends; its own message says why"
+_KILLED = (
+    "another process of this run was killed or does not answer, so all end; torchrun names it below. To go on from the "
+    "last checkpoint, start the run again with --resume True"
+)
 
 
-def _is_peer_gone(error: BaseException | None) -> bool:
-    while error is not None:
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and what it was raised from: MONAI wraps what an expression of a configuration raises."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _is_peer_gone(chain: list[BaseException]) -> bool:
+    for error in chain:
         if isinstance(error, (dist.DistBackendError, dist.DistNetworkError)):
             return True
         text = str(error).lower()
         if isinstance(error, RuntimeError) and "gloo" in text and any(part in text for part in _PEER_GONE):
             return True
-        # MONAI wraps what an expression of a configuration raises
-        error = error.__cause__
     return False

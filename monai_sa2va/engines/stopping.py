@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -78,9 +78,14 @@ class EarlyStop:
 
 
 class FiniteGuard:
-    """Losses of the micro-batches of a step, with the files they come from, looked at before the step is taken."""
+    """Losses of the micro-batches of a step, with the files they come from, looked at before the step is taken.
 
-    def __init__(self) -> None:
+    Args:
+        gather: gives what each process has, called only where a number isn't finite; of one process by default.
+    """
+
+    def __init__(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> None:
+        self._gather = gather
         self._window: list[tuple[torch.Tensor, list[str]]] = []
 
     def clear(self) -> None:
@@ -96,28 +101,34 @@ class FiniteGuard:
         """
         self._window.append((loss.detach(), [name for name in batch.get(Keys.SOURCE, []) if name]))
 
-    def check(self, grad_norm: float, step: int) -> None:
+    def check(self, loss: float, grad_norm: float, step: int) -> None:
         """Look at all since the last call.
 
         Args:
-            grad_norm: 2-norm of the gradient.
+            loss: sum over the micro-batches of all processes.
+            grad_norm: 2-norm of the gradient, which all processes share as well.
             step: number of the optimizer step that would be taken, for the message.
 
         Raises:
-            TrainingError: when a loss, or the norm, isn't finite, naming the files.
+            TrainingError: in all processes, when one of both isn't finite, naming the files of the batch, whichever
+                process had it.
         """
         window, self._window = self._window, []
-        losses = torch.stack([loss.float() for loss, _ in window]).tolist()
-        for loss, (_, files) in zip(losses, window, strict=True):
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} before step {step}, in the batch of {_listed(files)}; {_ADVICE}"
-                )
-        if not math.isfinite(grad_norm):
-            files = [name for _, names in window for name in names]
-            raise TrainingError(
-                f"the gradient's norm is {grad_norm} before step {step}, in the batches of {_listed(files)}; {_ADVICE}"
-            )
+        if math.isfinite(loss) and math.isfinite(grad_norm):
+            return
+        found = self._gather([(float(value), files) for value, files in window])
+        for number, batches in enumerate(found):
+            owner = f"process {number}'s" if len(found) > 1 else "the"
+            for value, files in batches:
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"the loss is {value} before step {step}, in {owner} batch of {_listed(files)}; {_ADVICE}"
+                    )
+        # the gradient is a sum, which doesn't tell whose part spoilt it
+        files = [name for batches in found for _, names in batches for name in names]
+        raise TrainingError(
+            f"the gradient's norm is {grad_norm} before step {step}, in the batches of {_listed(files)}; {_ADVICE}"
+        )
 
 
 _ADVICE = "look at these files, or lower learning_rate"

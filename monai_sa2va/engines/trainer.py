@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from monai_sa2va.engines.accumulation import AccumulationWindows, check_steps
-from monai_sa2va.engines.distributed import DistributedSa2VA, unwrap
+from monai_sa2va.engines.distributed import DistributedSa2VA, gather_all, unwrap
 from monai_sa2va.engines.stopping import FiniteGuard
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
@@ -60,14 +60,15 @@ class Sa2VATrainer(SupervisedTrainer):
         epoch_length: micro-batches an epoch; all of the loader's by default. No window reaches over its end.
         inferer: applies the network to a batch; by default ``SimpleInferer``, which just calls it.
 
-    After each iteration ``state.output`` holds ``loss`` and its parts, detached scalars that are the micro-batch's own
-    share of the window, and ``pred_masks``; after each optimizer step ``state.step_losses`` (``loss`` and its parts as
-    numbers, over all micro-batches and processes), ``state.grad_norm`` (before clipping), ``state.lr`` (of that step)
-    and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
+    After each iteration ``state.output`` is a list of one dictionary, in the form in which MONAI's handlers expect it
+    (``from_engine``, and with it ``--tracking mlflow``): ``loss`` and its parts, detached scalars that are the
+    micro-batch's own share of the window, and ``pred_masks``; after each optimizer step ``state.step_losses`` (``loss``
+    and its parts as numbers, over all micro-batches and processes), ``state.grad_norm`` (before clipping), ``state.lr``
+    (of that step) and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
     ``CheckpointSaver`` and ``CheckpointLoader`` carry it on.
 
-    A run ends with a ``TrainingError`` before a step whose losses or gradient aren't finite; the weights are then still
-    those before it. A loader that can be entered in mid-epoch is, where the state says so.
+    A run ends with a ``TrainingError``, in all processes, before a step whose losses or gradient aren't finite; the
+    weights are then still those before it. A loader that can be entered in mid-epoch is, where the state says so.
 
     Raises:
         ConfigError: when ``accumulation_steps``, ``clip_norm`` or ``epoch_length`` can't be used, or the network is in
@@ -122,7 +123,7 @@ class Sa2VATrainer(SupervisedTrainer):
             epoch_length,
             dict if self.parallel is None else self.parallel.add_up,
         )
-        self._guard = FiniteGuard()
+        self._guard = FiniteGuard(gather_all)
         # the place in the data is the engine's iteration, whatever restored it
         self.add_event_handler(Events.EPOCH_STARTED, lambda: self.windows.seek(self.state.iteration))
         self._window_losses: list[dict[str, torch.Tensor]] = []
@@ -143,7 +144,9 @@ class Sa2VATrainer(SupervisedTrainer):
         self._window_losses = []
         Workflow.run(self)
 
-    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(  # type: ignore[override]  # MONAI's decollate their dictionary into a list later
+        self, engine: SupervisedTrainer, batchdata: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         if batchdata is None or Keys.MASKS not in batchdata:
             raise DataError("a training batch needs gt_masks; build it with sa2va_collate")
         batch = move_to(batchdata, self.state.device, non_blocking=self.non_blocking)
@@ -163,17 +166,18 @@ class Sa2VATrainer(SupervisedTrainer):
         if last:
             self._step()
         output[Keys.PRED_MASKS] = predictions[Keys.PRED_MASKS].detach()
-        self.state.output = output
+        self.state.output = [output]
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return output
+        return self.state.output
 
     def _step(self) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = float("inf") if self.clip_norm is None else self.clip_norm
         self.state.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
         # after the norm, which waits for the device anyway
-        self._guard.check(self.state.grad_norm, self.state.optimizer_steps + 1)
-        self.state.step_losses = self._losses_of_window()
+        losses = self._losses_of_window()
+        self._guard.check(losses[Keys.LOSS], self.state.grad_norm, self.state.optimizer_steps + 1)
+        self.state.step_losses = losses
         self.state.lr = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

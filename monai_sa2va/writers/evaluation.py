@@ -26,6 +26,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from monai_sa2va import __version__
+from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import OutputError
 from monai_sa2va.metrics.objects import ObjectScore
 from monai_sa2va.writers.files import atomic_path, make_folder
@@ -55,6 +56,7 @@ class CaseRow:
         prompt: the phrase asked for.
         score: its scores; ``None`` where the image failed.
         error: one line that says why it failed, else empty.
+        patient: whom the image shows, where that is asked for, else empty.
     """
 
     case: int
@@ -63,6 +65,7 @@ class CaseRow:
     prompt: str
     score: ObjectScore | None = None
     error: str = ""
+    patient: str = ""
 
     def as_cells(self) -> dict[str, Any]:
         """Values by the table's columns."""
@@ -100,13 +103,16 @@ class EvaluationWriter:
         output_dir: made where it isn't there.
         overwrite: whether the files of an earlier run may be replaced; they are removed at once then, so that they
             can't be taken for this run's where it fails.
+        include_patient: whether the table has a column ``patient``, behind ``group``.
 
     Raises:
         OutputError: when the folder can't be written to, or holds such files and ``overwrite`` is off.
     """
 
-    def __init__(self, output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
-        self.output_dir = make_folder(output_dir)
+    def __init__(
+        self, output_dir: str | os.PathLike[str], overwrite: bool = False, include_patient: bool = False
+    ) -> None:
+        self.output_dir, self.include_patient = make_folder(output_dir), include_patient
         for name in (_TABLE, _REPORT, _PICTURE):
             earlier = self.output_dir / name
             if not earlier.exists():
@@ -124,7 +130,13 @@ class EvaluationWriter:
     def write_rows(self, rows: Sequence[CaseRow]) -> Path:
         """Write ``cases.csv``, a row an object; raises OutputError when that can't be done."""
         target = self.output_dir / _TABLE
-        write_table(target, _COLUMNS, [row.as_cells() for row in rows])
+        cells = [row.as_cells() for row in rows]
+        if not self.include_patient:
+            write_table(target, _COLUMNS, cells)
+            return target
+        place = _COLUMNS.index(Keys.GROUP) + 1
+        columns = (*_COLUMNS[:place], Keys.PATIENT.value, *_COLUMNS[place:])
+        write_table(target, columns, [{**c, Keys.PATIENT.value: r.patient} for c, r in zip(cells, rows, strict=True)])
         return target
 
     def write_metrics(self, content: Mapping[str, Any]) -> Path:

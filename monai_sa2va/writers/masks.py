@@ -22,6 +22,7 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
+from monai_sa2va.data.patients import header_texts
 from monai_sa2va.errors import ConfigError, OutputError
 from monai_sa2va.writers.files import atomic_path, make_folder, unique_names
 
@@ -62,6 +63,7 @@ def write_masks(
     folder: str | os.PathLike[str],
     formats: Sequence[str] = FORMATS,
     overwrite: bool = False,
+    include_patient: bool = False,
 ) -> list[list[Path]]:
     """Write each object's mask.
 
@@ -74,6 +76,7 @@ def write_masks(
         folder: made where it isn't there.
         formats: any of :data:`FORMATS`.
         overwrite: whether files may be replaced.
+        include_patient: whether headers get the texts of a NIfTI source's own, which may name the patient.
 
     Returns:
         The files of each object.
@@ -94,7 +97,7 @@ def write_masks(
         if "nifti" in chosen:
             files.append(place / f"{name}.nii.gz")
             with atomic_path(files[-1], overwrite) as path:
-                nib.save(_nifti(mask, segmentation), path)
+                nib.save(_nifti(mask, segmentation, include_patient), path)
         if "png" in chosen and not volume:
             files.append(place / f"{name}.png")
             with atomic_path(files[-1], overwrite) as path:
@@ -103,13 +106,15 @@ def write_masks(
     return written
 
 
-def _nifti(mask: np.ndarray, segmentation: Segmentation) -> Any:
+def _nifti(mask: np.ndarray, segmentation: Segmentation, include_patient: bool) -> Any:
     data = mask.astype(np.uint8)
     source = segmentation.source_header
     if isinstance(source, nib.Nifti1Header):  # Nifti2Header is one, too
         two = isinstance(source, nib.Nifti2Header)
         header = nib.Nifti2Header() if two else nib.Nifti1Header()
         for field in _PLACE:
+            header[field] = source[field]
+        for field in header_texts(source) if include_patient else ():
             header[field] = source[field]
         header.set_data_dtype(np.uint8)
         # affine None: the header's own fields stay as they are, to the bit

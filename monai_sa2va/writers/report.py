@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from monai_sa2va import __version__
+from monai_sa2va.data.patients import header_texts
 from monai_sa2va.writers.files import atomic_path
 
 if TYPE_CHECKING:
@@ -71,11 +72,24 @@ def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]
 
 
 def write_report(
-    segmentation: Segmentation, objects: Sequence[dict[str, Any]], path: str | os.PathLike[str], overwrite: bool = False
+    segmentation: Segmentation,
+    objects: Sequence[dict[str, Any]],
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    patient: str | None = None,
+    include_patient: bool = False,
 ) -> Path:
     """Write ``report.json``: the image's base name and grid, its objects, and the versions that made it.
 
     The same input gives the same file: no time, no machine, no folder.
+
+    Args:
+        segmentation: of one image.
+        objects: as :func:`describe_objects` gives them.
+        path: of the file.
+        overwrite: whether a file of that name may be replaced.
+        patient: whom the image shows by its datalist.
+        include_patient: whether that is written, and what a NIfTI source's header says in words; otherwise neither is.
 
     Raises:
         OutputError: when the file is there already or can't be written.
@@ -89,6 +103,8 @@ def write_report(
         "objects": list(objects),
         "versions": {"monai_sa2va": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
     }
+    if include_patient:
+        report["patient"], report["header"] = patient, header_texts(segmentation.source_header)
     target = Path(path)
     with atomic_path(target, overwrite) as temporary:
         temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

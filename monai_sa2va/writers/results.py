@@ -73,6 +73,8 @@ class ResultWriter:
         output_dir: made where it isn't there.
         formats: of the masks, see :data:`~monai_sa2va.writers.masks.FORMATS`.
         overwrite: whether results of an earlier run may be replaced.
+        include_patient: whether reports say whom an image shows and masks' headers have the texts of their source's;
+            without it nothing of that is written.
 
     Raises:
         ConfigError: when a format is unknown.
@@ -85,8 +87,9 @@ class ResultWriter:
         output_dir: str | os.PathLike[str],
         formats: Sequence[str] = ("png", "nifti"),
         overwrite: bool = False,
+        include_patient: bool = False,
     ) -> None:
-        self.formats, self.overwrite = check_formats(formats), overwrite
+        self.formats, self.overwrite, self.include_patient = check_formats(formats), overwrite, include_patient
         table = next((name for name in _TABLES if (Path(output_dir) / name).exists()), None)
         if table is not None and not overwrite:
             raise OutputError(
@@ -110,6 +113,7 @@ class ResultWriter:
         image: str | os.PathLike[str],
         prompts: Sequence[str],
         progress: Callable[[int, int], None] | None = None,
+        patient: str | None = None,
     ) -> Written:
         """Segment one file and write its results.
 
@@ -120,10 +124,11 @@ class ResultWriter:
             image: path of the file.
             prompts: sentences.
             progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+            patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
         """
         try:
             folder = self.reserve(image)
-            return self.write(segmenter.segment(image, prompts, progress), folder)
+            return self.write(segmenter.segment(image, prompts, progress), folder, patient)
         except Sa2VAError as error:
             return self.fail(image, error)
         except (MemoryError, OSError, RuntimeError) as error:
@@ -150,17 +155,17 @@ class ResultWriter:
             _remove_earlier(folder)
         return folder
 
-    def write(self, segmentation: Segmentation, folder: Path) -> Written:
-        """Write the results of one image into its folder from :meth:`reserve`.
+    def write(self, segmentation: Segmentation, folder: Path, patient: str | None = None) -> Written:
+        """Write the results of one image into its folder from :meth:`reserve`; ``patient`` as for :meth:`process`.
 
         Raises:
             OutputError: when a file can't be written.
         """
         make_folder(folder, folder.name)
-        masks = write_masks(segmentation, folder, self.formats, self.overwrite)
+        masks = write_masks(segmentation, folder, self.formats, self.overwrite, self.include_patient)
         overview = write_overview(segmentation, folder / _OVERVIEW, self.overwrite)
         objects = describe_objects(segmentation, masks)
-        report = write_report(segmentation, objects, folder / _REPORT, self.overwrite)
+        report = write_report(segmentation, objects, folder / _REPORT, self.overwrite, patient, self.include_patient)
         files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview, report])
         result = Written(segmentation.source_name, folder.name, files)
         self.results.append(result)

@@ -81,3 +81,57 @@ def test_children_are_split_as_published(training: Any, data_dir: Any, tmp_path:
     assert set(names["training"]) == {f"{child:02}" for child in range(1, 11)}
     assert sorted(set(names["testing"])) == ["11", "12", "13", "14"]
     assert not names.get("validation")
+
+
+@pytest.fixture
+def started(training: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Any:
+    """Runs the script without data; gives the overlays of the trainings that it would have started, by their folder."""
+    overlays: dict[str, Any] = {}
+
+    def run(module: Any, out: Any, one_gpu: bool) -> None:
+        overlays[out.name] = json.loads((out / "overlay.json").read_text())
+        step = {"loss": 1.0, "samples": 4, "seconds": 2.0, "wait": 0.5, "epoch": 1}
+        record = {"processes": 1 if one_gpu else 2, "device": "CPU", "peak_memory_gib": None, "steps": [step] * 3}
+        (out / "record.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(training, "make_data", lambda *_: None)
+    monkeypatch.setattr(training, "_run", run)
+
+    def main(*arguments: str) -> dict[str, Any]:
+        command = ["gpu_training.py", str(tmp_path), "--out", str(tmp_path / "out"), "--skip", "1", *arguments]
+        monkeypatch.setattr(training.sys, "argv", command)
+        overlays.clear()
+        training.main()
+        return dict(overlays)
+
+    return main
+
+
+def test_only_the_whole_training_saves_and_goes_on(started: Any, tmp_path: Any) -> None:
+    found = started("--parts", "throughput", "train", "--steps", "3", "--train-steps", "3", "--save-interval", "2")
+    assert {name: (run["save_interval"], run["resume"]) for name, run in found.items()} == {
+        "one": (4, False),
+        "gpus-2": (4, False),
+        "train": (2, False),
+    }
+    results = json.loads((tmp_path / "out" / "gpu_training.json").read_text())
+    assert results["preset"] == "small"
+    assert results["throughput"]["ratio"] == 1.0
+    assert results["train"]["samples_per_s"] == 2.0
+    assert results["train"]["waiting_for_data"] == 0.25
+
+
+def test_an_interrupted_script_goes_on(started: Any, tmp_path: Any) -> None:
+    started("--parts", "throughput", "--steps", "3")
+    with pytest.raises(SystemExit, match=r"out exists; name a new folder, or go on with --resume"):
+        started("--parts", "train")
+    found = started("--parts", "throughput", "train", "--resume")
+    # what is done stays
+    assert list(found) == ["train"]
+    assert found["train"]["resume"] is True
+    assert set(json.loads((tmp_path / "out" / "gpu_training.json").read_text())) == {"preset", "throughput", "train"}
+
+
+def test_nothing_to_evaluate(started: Any) -> None:
+    with pytest.raises(SystemExit, match=r"there is no .*model.pt to evaluate; run the part 'train' first"):
+        started("--parts", "evaluate")

@@ -23,6 +23,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from monai.bundle import ConfigParser
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -120,8 +121,8 @@ class TestTwoProcesses:
         for once in ("wrote 20 phantoms", "weights at the start", "val_mean_dice [0-9]", "parameters trained"):
             assert len(re.findall(once, text)) == (9 if once == "parameters trained" else 1), once
         assert sorted(path.name for path in (tmp_path / "two" / "models").iterdir()) == [
-            "last_checkpoint_epoch=1.pt",
             "model.pt",
+            "resume_00000001.pt",
         ]
 
     def test_validation_counts_every_object_once(
@@ -141,25 +142,64 @@ class TestTwoProcesses:
             assert found["two"][tag] == pytest.approx(values, abs=1e-4), tag
 
     @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="processes are found by Linux's /proc")
-    def test_killed_on_one_the_run_ends_on_all(
+    def test_killed_on_one_the_run_ends_on_all_and_goes_on(
         self, configs: Path, micro: Path, phantoms: Path, tmp_path: Path
     ) -> None:
         files = [configs / "train.json", configs / "multi_gpu_train.json", micro]
-        command = [*_command(tmp_path, phantoms, files, _TORCHRUN), "--max_epochs", "10000"]
-        log = tmp_path / "log.txt"
-        with log.open("w") as stream, subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream) as run:
+        command = [*_command(tmp_path, phantoms, files, _TORCHRUN), "--max_epochs", "10000", "--save_interval", "1"]
+        text, ranks = self._run_until(command, "epoch 3 step", tmp_path / "first.txt")
+        assert not any(Path(f"/proc/{number}").exists() for number in ranks.values())
+        # one line of ours, then torchrun's table; nothing of the other process looks like the cause
+        assert text.count("[PROCESS]") == 1
+        assert "[PROCESS] another process of this run was killed or does not answer, so all end" in text
+        assert "Signal 9 (SIGKILL) received by PID" in text
+        assert re.search(r"Root Cause.*\n(.*\n){3} +rank +: 1 ", text)
+        assert text.count("Traceback") == 1  # torchrun's own
+
+        again = [*command, "--resume", "True"]
+        text, _ = self._run_until(again, r"going on from[\s\S]*epoch \d+ step", tmp_path / "again.txt")
+        # step and epoch go on where they were: one step an epoch
+        step = int(re.search(r"going on from resume_(\d+).pt, after", text)[1])
+        assert step >= 2
+        assert f"epoch {step + 1} step {step + 1}:" in text
+        assert f"epoch {step} step {step}:" not in text
+
+    @staticmethod
+    def _run_until(command: list[str], line: str, log: Path) -> tuple[str, dict[str, int]]:
+        """Start a run, kill its second process when its log has a line; the log, and the processes by rank."""
+        with log.open("w") as stream, subprocess.Popen(command, cwd=log.parent, stdout=stream, stderr=stream) as run:
             try:
-                _wait_for(lambda: "epoch 2 step" in log.read_text(), 120)
+                _wait_for(lambda: re.search(line, log.read_text()), 180)
                 ranks = _processes(run.pid)
                 os.kill(ranks["1"], signal.SIGKILL)
                 assert run.wait(60) != 0
             finally:
                 run.kill()
-        assert not any(Path(f"/proc/{number}").exists() for number in ranks.values())
-        text = log.read_text()
-        # torchrun says which process it was, and nothing of the other looks like the cause
-        assert "Signal 9 (SIGKILL) received by PID" in text
-        assert re.search(r"Root Cause.*\n(.*\n){3} +rank +: 1 ", text)
+        return log.read_text(), ranks
+
+    @pytest.mark.parametrize(
+        ("settings", "line"),
+        [
+            (["--learning_rat", "1e-3"], "error: [CONFIG] unknown key learning_rat:"),
+            (["--learning_rate", "-1.0"], "error: [PREFLIGHT] 3 of the checks before the run failed (parameters"),
+            (["--resume", "True", "--seed", "1"], "[CHECKPOINT] resume_00000001.pt was written with seed 0, and it"),
+        ],
+        ids=["unknown key", "preflight", "all fail alike"],
+    )
+    def test_what_stops_a_run_is_said_once(
+        self, configs: Path, micro: Path, phantoms: Path, tmp_path: Path, settings: list[str], line: str
+    ) -> None:
+        files = [configs / "train.json", configs / "multi_gpu_train.json", micro]
+        command = [*_command(tmp_path, phantoms, files, _TORCHRUN), "--max_epochs", "1", *settings]
+        if "--resume" in settings:
+            content = {key: {} for key in ("info", "model", "optimizer", "lr_scheduler", "trainer", "validator")}
+            (tmp_path / "models").mkdir()
+            torch.save({**content, "random": [], "settings": {"seed": 0}}, tmp_path / "models" / "resume_00000001.pt")
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1
+        text = done.stdout + done.stderr
+        assert len([said for said in text.splitlines() if said.startswith("error: ") and line in said]) == 1, text
+        assert "[PROCESS]" not in text
         assert text.count("Traceback") == 1  # torchrun's own
 
 

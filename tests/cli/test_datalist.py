@@ -141,7 +141,11 @@ def test_nothing_usable_writes_nothing(folder):
     [
         (["--split", "0.5/0.6"], "split '0.5/0.6' has to be shares that sum to 1"),
         (["--split", "1/0/0", "--test-groups", "01"], "--split and named groups exclude each other"),
-        (["--test-groups", "01"], "testing group '01' does not occur; groups: Image_01L, "),
+        (
+            ["--test-groups", "01"],
+            "testing group '01' does not occur; there are 10 groups, which include_patient lists",
+        ),
+        (["--test-groups", "01", "--include-patient"], "testing group '01' does not occur; groups: Image_01L, "),
         (["--group-regex", "("], "group regex '(' is no regular expression"),
         (["--mask-suffix", "_2ndHO"], "folder masks holds no mask ending in '_2ndHO'"),
         (["-p", "disc"], "number each of several prompts"),
@@ -157,3 +161,16 @@ def test_options_that_can_not_be_used_write_nothing(folder, options, message):
 def test_a_prompt_and_a_target_are_needed(folder):
     assert run().exit_code == 2
     assert CliRunner().invoke(app, ["images", "masks", "-p", "vessels"]).exit_code == 2
+
+
+def test_files_of_one_name_are_told_apart_where_asked_for(folder):
+    for child in ("Doe", "Roe"):
+        (folder / "images" / child).mkdir()
+        Image.new("L", (2, 2)).save(folder / "images" / child / "alone.png")
+    hint = "some of these have one name; --include-patient shows their folders\n"
+    result = run("-p", "vessels")
+    assert hint in result.stderr
+    assert "Doe" not in result.output
+    shown = run("-p", "vessels", "--include-patient")
+    assert hint not in shown.stderr
+    assert "Doe/alone.png" in shown.stderr

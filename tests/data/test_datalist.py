@@ -103,14 +103,14 @@ def test_an_image_of_absent_things_needs_no_label(tmp_path):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (7, r"\[0\]: an entry is an object"),
+        (7, r"\[0\]: an entry is an object like \{'image': path\}, not int$"),
         ({"label": "la.png"}, r"\[0\]\.image: is missing"),
         ({**ENTRY, "image": "c.png"}, r"\[0\]\.image: c\.png does not exist in "),
-        ({**ENTRY, "image": ""}, r"\[0\]\.image: has to be a path, not ''"),
-        ({**ENTRY, "image": ["a.png"]}, r"\[0\]\.image: has to be a path, not \['a\.png'\]"),
+        ({**ENTRY, "image": ""}, r"\[0\]\.image: has to be a path, not an empty str$"),
+        ({**ENTRY, "image": ["a.png"]}, r"\[0\]\.image: has to be a path, not list$"),
         ({**ENTRY, "label": "c.png"}, r"\[0\]\.label: c\.png does not exist"),
         ({**ENTRY, "label": ["la.png", "c.png"]}, r"\[0\]\.label\[1\]: c\.png does not exist"),
-        ({**ENTRY, "label": []}, r"\[0\]\.label: has to be a path, not \[\]"),
+        ({**ENTRY, "label": []}, r"\[0\]\.label: has to be a path, not an empty list$"),
         ({**ENTRY, "prompts": ["vessels"]}, r"\[0\]\.prompts: give a mapping like"),
         ({**ENTRY, "prompts": {"1": ""}}, r"\[0\]\.prompts\['1'\]: a phrase is text that is not empty, not ''"),
         ({**ENTRY, "prompts": {"1": ["vessels", " "]}}, r"\[0\]\.prompts\['1'\]: a phrase is text that is not empty"),

@@ -83,3 +83,9 @@ def test_an_entry_without_a_question_is_left_out_and_told(caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING, logger="monai_sa2va"):
         assert askable([ENTRIES[0], negative], include_absent=True) == [ENTRIES[0], negative]
     assert not caplog.records
+
+
+def test_patients_are_kept_where_they_are_asked_for() -> None:
+    entries = [{"image": "a.png", "prompts": {}, "patient": "Doe"}, {"image": "b.png", "prompts": {}}]
+    assert ask_for(entries) == [{"image": "a.png"}, {"image": "b.png"}]
+    assert ask_for(entries, include_patient=True) == [{"image": "a.png", "patient": "Doe"}, {"image": "b.png"}]

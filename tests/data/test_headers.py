@@ -10,13 +10,15 @@
 # limitations under the License.
 from __future__ import annotations
 
+import traceback
+
 import nibabel
 import nrrd
 import numpy as np
 import pytest
 from PIL import Image
 
-from monai_sa2va.data.headers import Grid, image_suffix, label_values, read_grid, read_label, same_grid
+from monai_sa2va.data.headers import Grid, image_suffix, label_values, read_grid, read_label, read_values, same_grid
 from monai_sa2va.errors import DataError
 
 
@@ -160,3 +162,29 @@ def test_grids_differ_by_shape_and_by_half_a_voxel():
     assert same_grid(grid, Grid((4, 4, 4), moved)) == "image and label have one shape but lie up to 1.1 mm apart"
     assert same_grid(grid, Grid((4, 4, 4), mirrored)) == "image and label have one shape but lie up to 6.0 mm apart"
     assert same_grid(grid, Grid((4, 4, 4))) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("NRRD0004\ntype: DOE^JANE\ndimension: 2\nsizes: 2 2\nencoding: raw\n\n", "its header or its data are damaged"),
+        ("NRRDOE^JANE\n", "Invalid NRRD magic line"),
+        ("NRRD0004\ntype: uint8\ndimension: 2\nsizes: 2 2\nencoding: DOE^JANE\n\n", "Unsupported encoding"),
+    ],
+)
+def test_a_header_of_text_is_not_quoted(tmp_path, header, reason):
+    folder = tmp_path / "DOE^JANE"
+    folder.mkdir()
+    (folder / "a.nrrd").write_text(header)
+    with pytest.raises(DataError) as raised:
+        read_values(folder / "a.nrrd")
+    assert str(raised.value) == f"[DATA] a.nrrd can't be read: {reason}"
+
+
+def test_a_traceback_shows_no_folder_either(tmp_path):
+    folder = tmp_path / "DOE^JANE"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DataError) as raised:
+        read_grid(folder / "a.png")
+    assert "DOE" not in "".join(traceback.format_exception(raised.value))

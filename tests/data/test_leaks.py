@@ -78,3 +78,10 @@ def test_names_that_no_plain_expression_sorts_are_told_in_words():
     names = [*(f"{p}L" for p in TEN), *(f"R_{p}" for p in TEN), "01R", "L_01"]
     sections = dict.fromkeys(names, "training") | {"01R": "testing"}
     assert str(leak_between_sections(sections)).endswith("give a --group-regex whose first (...) matches the patient")
+
+
+def test_folders_are_named_only_where_asked_for():
+    sections = {"Doe/left": "training", "Doe/right": "testing", "Roe/left": "training", "Roe/right": "training"}
+    assert str(leak_between_sections(sections)).startswith("left (training) and right (testing) may be one patient's")
+    shown = str(leak_between_sections(sections, include_patient=True))
+    assert shown.startswith("Doe/left (training) and Doe/right (testing) may be one patient's")

@@ -134,8 +134,8 @@ def test_what_can_not_be_sliced_is_named(tmp_path, label):
     other = volume(tmp_path, label[:, :, :5], name="w")
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 6, 2)), LPS), tmp_path / "t.nii")
     for bad, message in (
-        (unlabelled, r"v_image\.nii\.gz: give one label file, not None"),
-        ({**entry, "label": [entry["label"]]}, "give one label file, not "),
+        (unlabelled, r"v_image\.nii\.gz: give one label file, not none"),
+        ({**entry, "label": [entry["label"]]}, "give one label file, not a list;"),
         (
             {**entry, "label": other["label"]},
             r"label .*w_label\.nii\.gz doesn't fit: shape 3 x 4 x 6 of the image is not",

@@ -94,6 +94,10 @@ def test_groups_are_named():
 
 def test_groups_that_do_not_occur_or_occur_twice_are_refused():
     with pytest.raises(DatalistError, match=r"testing group '3' does not occur; groups: 01, 02, 03$"):
+        split_by_name(["01", "02", "03"], validation=[], testing=["3"], include_patient=True)
+    with pytest.raises(
+        DatalistError, match=r"group '3' does not occur; there are 3 groups, which include_patient lists$"
+    ):
         split_by_name(["01", "02", "03"], validation=[], testing=["3"])
     with pytest.raises(DatalistError, match="group '01' is named for validation and for testing"):
         split_by_name(["01", "02"], validation=["01"], testing=["01"])

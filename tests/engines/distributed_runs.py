@@ -19,6 +19,7 @@ FOLDER/input.pt holds the configuration, samples and scenarios; process R writes
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ from monai_sa2va.engines.distributed import (
     others_wait,
     process_device,
 )
+from monai_sa2va.engines.resume import ResumableCheckpoint
 from monai_sa2va.engines.trainer import Sa2VATrainer
+from monai_sa2va.losses.sa2va_loss import Sa2VALoss
 from monai_sa2va.networks.sa2va import Sa2VA
 
 
@@ -47,7 +50,9 @@ def train(
 ) -> dict[str, Any]:
     """Gradients before each step, losses and reductions of each, and the weights at the end."""
     network = Sa2VA(config, seed=0).to(scenario["dtype"])
-    chosen = [samples[number] for number in scenario["samples"]]
+    chosen = [{**samples[number], "source": f"{number}.png"} for number in scenario["samples"]]
+    if "nan" in scenario:
+        chosen[scenario["nan"]]["pixel_values"] = chosen[scenario["nan"]]["pixel_values"] * float("nan")
     optimizer = scenario.get("optimizer", torch.optim.SGD)(network.parameters(), lr=scenario["lr"])
     trained = DistributedSa2VA(network, **scenario.get("parallel", {})) if parallel else network
     reductions: list[int] = [0]
@@ -82,6 +87,47 @@ def train(
     return {**found, "weights": {name: p.detach().clone() for name, p in network.named_parameters()}}
 
 
+class Stop(RuntimeError):  # noqa: N818
+    """Ends a run, in all processes at once."""
+
+
+def resume(config: Sa2VAConfig, samples: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Weights of a run without interruption, and of one that was stopped in mid-epoch and went on."""
+
+    def run(name: str, stop: int | None = None, again: bool = False) -> dict[str, torch.Tensor]:
+        # each process draws points of its own
+        torch.manual_seed(100 * again + dist.get_rank())
+        network = Sa2VA(config, Sa2VALoss(sample_points=True, num_points=16), seed=0)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+        saved = {"model": network, "optimizer": optimizer}
+        loader = Sa2VADataLoader(
+            samples, 1, seed=0, sampler=DistributedSampler(samples, shuffle=True, seed=0, even_divisible=True)
+        )
+        trainer = Sa2VATrainer(
+            "cpu",
+            2,
+            loader,
+            DistributedSa2VA(network),
+            optimizer,
+            train_handlers=[ResumableCheckpoint(folder / name, saved, interval=2, resume=again)],
+        )
+
+        def look() -> None:
+            if trainer.state.iteration == stop:
+                raise Stop
+
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, look)
+        with suppress(Stop):
+            trainer.run()
+        return {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    # three steps an epoch: the second epoch's first is saved, its second one is lost
+    found = {"whole": run("whole"), "stopped": run("parted", stop=5), "resumed": run("parted", again=True)}
+    dist.barrier()
+    settings = torch.load(folder / "parted" / "resume_00000004.pt", weights_only=True)["settings"]
+    return {**found, "settings": settings}
+
+
 def _counting(reductions, bucket):  # torch refuses any annotation that is a string
     """A communication hook that does what the default does, and counts."""
     reductions[0] += 1
@@ -97,11 +143,13 @@ def main() -> None:
     rank = dist.get_rank()
     given = torch.load(folder / "input.pt", weights_only=False)
     results: dict[str, Any] = {}
+    config = Sa2VAConfig.from_dict(given["config"])
+    results["resume"] = resume(config, given["samples"][:6], folder)
     for name, scenario in given["scenarios"].items():
         try:
-            results[name] = train(Sa2VAConfig.from_dict(given["config"]), given["samples"], scenario, True)
+            results[name] = train(config, given["samples"], scenario, True)
         except RuntimeError as error:
-            results[name] = str(error)
+            results[name] = f"{type(error).__name__}: {error}"
     # every third number, without padding
     results["shares"] = [list(evaluation_sampler(range(length)) or ()) for length in (7, 2, 0)]
     try:

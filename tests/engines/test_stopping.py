@@ -58,20 +58,28 @@ def test_patience_without_validation() -> None:
         EarlyStop(_validator(0, -1, length=0), 3).started(Engine())  # type: ignore[arg-type]
 
 
+NAN, INF = float("nan"), float("inf")
+
+
 class TestFiniteGuard:
-    def _guard(self, *losses: float) -> FiniteGuard:
-        guard = FiniteGuard()
+    def _guard(self, *losses: float, others: list[Any] | None = None) -> FiniteGuard:
+        guard = FiniteGuard(lambda own: [*(others or []), own])
         for number, loss in enumerate(losses):
             guard.add(torch.tensor(loss), {"source": [f"{number}a.png", f"{number}b.png", ""]})
         return guard
 
-    def test_finite_numbers_pass(self) -> None:
-        self._guard(1.0, 0.0).check(2.0, 1)
+    def test_finite_numbers_pass_and_nothing_is_exchanged(self) -> None:
+        def gather(own: Any) -> list[Any]:
+            raise AssertionError("all processes would have to wait for each other at each step")
 
-    @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+        guard = FiniteGuard(gather)
+        guard.add(torch.tensor(1.0), {})
+        guard.check(1.0, 2.0, 1)
+
+    @pytest.mark.parametrize("loss", [NAN, INF])
     def test_names_the_batch(self, loss: float) -> None:
         with pytest.raises(TrainingError) as error:
-            self._guard(1.0, loss).check(float("nan"), 7)
+            self._guard(1.0, loss).check(loss, NAN, 7)
         assert str(error.value) == (
             f"[TRAINING] the loss is {loss} before step 7, in the batch of 1a.png, 1b.png; "
             "look at these files, or lower learning_rate"
@@ -82,11 +90,25 @@ class TestFiniteGuard:
         with pytest.raises(
             TrainingError, match=r"norm is inf before step 7, in the batches of 0a.png, 0b.png, 1a.png, 1b"
         ):
-            guard.check(float("inf"), 7)
+            guard.check(3.0, INF, 7)
         # the next window has files of its own
-        guard.add(torch.tensor(float("nan")), {})
+        guard.add(torch.tensor(NAN), {})
         with pytest.raises(TrainingError, match="in the batch of unknown files"):
-            guard.check(1.0, 8)
+            guard.check(NAN, 1.0, 8)
+
+    def test_names_the_batch_of_another_process_and_not_its_own(self) -> None:
+        guard = self._guard(1.0, others=[[(2.0, ["good.png"]), (NAN, ["bad.png"])]])
+        with pytest.raises(TrainingError) as error:
+            guard.check(NAN, NAN, 3)
+        assert str(error.value) == (
+            "[TRAINING] the loss is nan before step 3, in process 0's batch of bad.png; "
+            "look at these files, or lower learning_rate"
+        )
+
+    def test_a_gradient_may_be_spoilt_by_any_process(self) -> None:
+        guard = self._guard(1.0, others=[[(2.0, ["other.png"])]])
+        with pytest.raises(TrainingError, match=r"norm is nan before step 3, in the batches of other.png, 0a.png, 0b"):
+            guard.check(3.0, NAN, 3)
 
 
 def test_training_ends_before_the_step_that_would_spoil_the_weights(
