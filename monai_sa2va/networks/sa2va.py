@@ -48,7 +48,8 @@ class ImageEncoding(NamedTuple):
 
     Attributes:
         tokens: (image tokens, D) features for the language model.
-        maps: SAM2's feature maps of its frames, finest first.
+        maps: SAM2's feature maps of its frames, finest first, as :meth:`LanguageSAM2.image_features` gives them:
+            for any prompt, with memory or without.
     """
 
     tokens: torch.Tensor
