@@ -50,13 +50,23 @@ def save_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) ->
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    # torch wraps what the file says, such as a full disk, into errors of its own
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise OutputError(f"the checkpoint {path.name!r} can't be written: {reason}; see to its folder") from error
+        raise OutputError(
+            f"the checkpoint {path.name!r} can't be written: {_reason(error)}; see to its folder"
+        ) from error
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def _reason(error: BaseException) -> str:
+    """What the file said, such as that the disk is full: torch raises an error of its own over that."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _sync_folder(folder: Path) -> None:

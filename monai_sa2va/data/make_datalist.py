@@ -34,6 +34,7 @@ from monai_sa2va.errors import DataError, DatalistError, OutputError
 
 __all__ = ["MadeDatalist", "check_target", "make_datalist", "parse_prompt_options", "write_datalist"]
 
+_SHOWN = 60
 _FOREGROUND = 0
 # 1, and white by the types that masks are stored as
 _FOREGROUND_VALUES = {1, 255, 32767, 65535}
@@ -73,18 +74,22 @@ def parse_prompt_options(options: Sequence[str]) -> dict[int, tuple[str, ...]]:
         raise DatalistError("no prompt is given; say what the masks show, e.g. --prompt vessels")
     matches = [_NUMBERED.fullmatch(option) for option in options]
     if len(options) == 1 and not matches[0]:
-        return {_FOREGROUND: tuple(check_phrases(options[0].split("|"), f"prompt '{options[0]}'"))}
+        return {_FOREGROUND: tuple(check_phrases(options[0].split("|"), f"prompt '{_short(options[0])}'"))}
     prompts: dict[int, tuple[str, ...]] = {}
     for option, match in zip(options, matches, strict=True):
         if not match:
             raise DatalistError(
-                f"prompt '{option}': number each of several prompts by its label value, as in 1={option}"
+                f"prompt '{_short(option)}': number each of several prompts by its label value, as in 1=vessels"
             )
-        parsed = parse_prompts({match[1]: match[2].split("|")}, f"prompt '{option}'")
+        parsed = parse_prompts({match[1]: match[2].split("|")}, f"prompt '{_short(option)}'")
         if parsed.keys() & prompts.keys():
-            raise DatalistError(f"prompt '{option}': label value {match[1]} is given twice; join synonyms by |")
+            raise DatalistError(f"prompt '{_short(option)}': label value {match[1]} is given twice; join synonyms by |")
         prompts |= parsed
     return dict(sorted(prompts.items()))
+
+
+def _short(option: str) -> str:
+    return option if len(option) <= _SHOWN else f"{option[:_SHOWN]}..."
 
 
 def make_datalist(
@@ -207,16 +212,15 @@ def write_datalist(path: str | os.PathLike[str], content: Mapping[str, Any]) -> 
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-        ) as file:
-            file.write(text)
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
+            with open(number, "w", encoding="utf-8") as file:
+                file.write(text)
             # a temporary file is private, a datalist is for everyone who may read the folder
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
+            os.chmod(name, 0o644)
+            os.replace(name, path)
         except OSError:
-            os.unlink(file.name)
+            os.unlink(name)
             raise
     except OSError as error:
         raise OutputError(f"datalist {path} can't be written: {error.strerror or error}") from error

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,7 +164,10 @@ def _read_file(path: Path) -> SourceImage:
 def _read_by_monai(path: Path, suffix: str) -> MetaTensor:
     # a mapped file could not be written to, of which torch warns
     reader = NibabelReader(mmap=False) if suffix in (".nii", ".nii.gz") else PILReader()
-    pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
+    with warnings.catch_warnings():
+        # of a picture one pixel wide, whose values nothing here writes to
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        pixels: MetaTensor = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=None)(path)
     return pixels
 
 

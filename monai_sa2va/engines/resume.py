@@ -17,6 +17,8 @@ import logging
 import os
 import pickle
 import re
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +87,8 @@ class ResumableCheckpoint:
     step that ends an epoch is saved after the validation. On a CPU in float32 the weights of a resumed run are those of
     an uninterrupted one, bit for bit.
 
-    In a run of several processes each of them needs it: the first writes, all go on from what it wrote.
+    In a run of several processes each of them needs it: all give their random state, the first writes, and all go on
+    from what it wrote.
 
     Args:
         save_dir: folder of the checkpoints.
@@ -94,8 +97,8 @@ class ResumableCheckpoint:
         validator: the evaluator whose best metric is carried on, if there is one.
         interval: optimizer steps from one checkpoint to the next, at least 1; the end of a run is always saved.
         keep: how many are kept, at least 1.
-        resume: go on from the newest checkpoint that can be read; without any, training starts anew. Otherwise a
-            warning says that there are some; the first one of the new run replaces them.
+        resume: go on from the checkpoint written last that can be read; without any, training starts anew. Otherwise
+            a warning says that there are some; the first one of the new run replaces them, once it is whole.
 
     Raises:
         ConfigError: when ``interval`` or ``keep`` can't be used.
@@ -149,8 +152,9 @@ class ResumableCheckpoint:
             _LOGGER.warning("there is nothing to resume in %s: training starts anew", self.save_dir)
         elif found:
             _LOGGER.warning(
-                "%s holds %s of an earlier run, which the first checkpoint of this one replaces: to go on with it, "
-                "stop now and pass --resume True; to keep both, pass another --ckpt_dir",
+                "%s holds %s of an earlier run, which the first checkpoint of this one replaces, as its first "
+                "validation does model.pt: to go on with it, stop now and pass --resume True; to keep both, pass "
+                "another --ckpt_dir",
                 self.save_dir,
                 found[-1].name,
             )
@@ -202,11 +206,12 @@ class ResumableCheckpoint:
                 old.unlink(missing_ok=True)
 
     def _found(self) -> list[Path]:
-        """Checkpoints in the folder, by their steps."""
+        """Checkpoints in the folder, in the order in which they were written."""
         if not self.save_dir.is_dir():
             return []
-        steps = {path: match for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
-        return sorted(steps, key=lambda path: int(steps[path][1]))
+        steps = {path: int(match[1]) for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
+        # not by their steps alone: a run killed before it removed those of an earlier one goes on with its own
+        return sorted(steps, key=lambda path: (path.stat().st_mtime_ns, steps[path]))
 
     def _resume(self, engine: Sa2VATrainer, found: list[Path]) -> None:
         for number in range(len(found), 0, -1):
@@ -217,7 +222,7 @@ class ResumableCheckpoint:
                 self._own = found[:number][-self.keep :]
                 return
             _LOGGER.warning(
-                "%s is damaged and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
+                "%s can't be read and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
             )
         raise CheckpointError(
             f"no resume_*.pt in {self.save_dir.name!r} can be read; start anew without resume, or name another ckpt_dir"
@@ -269,8 +274,9 @@ def _settings(engine: Sa2VATrainer) -> dict[str, Any]:
     """What the order of the samples, and so the run, hangs on."""
     loader: Any = engine.windows.loader
     return {
-        "seed": getattr(loader, "seed", None),
+        # first, as most of the others follow from it
         "processes": engine.processes,
+        "seed": getattr(loader, "seed", None),
         "batch_size": getattr(loader, "batch_size", None),
         "accumulation_steps": engine.windows.steps,
         "epoch_length": engine.state.epoch_length,
@@ -303,8 +309,21 @@ def _warn_of_other_rates(optimizer: Optimizer, state: Mapping[str, Any]) -> None
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
+        # torch doesn't look at the check sums that it writes
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # torch has no error class of its own for damaged files
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError):
+    # neither has one error class for damaged files; RuntimeError holds zipfile's NotImplementedError
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        LookupError,
+        ValueError,
+    ):
         return None
     return content if isinstance(content, dict) else None

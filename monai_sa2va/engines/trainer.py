@@ -60,10 +60,11 @@ class Sa2VATrainer(SupervisedTrainer):
         epoch_length: micro-batches an epoch; all of the loader's by default. No window reaches over its end.
         inferer: applies the network to a batch; by default ``SimpleInferer``, which just calls it.
 
-    After each iteration ``state.output`` holds ``loss`` and its parts, detached scalars that are the micro-batch's own
-    share of the window, and ``pred_masks``; after each optimizer step ``state.step_losses`` (``loss`` and its parts as
-    numbers, over all micro-batches and processes), ``state.grad_norm`` (before clipping), ``state.lr`` (of that step)
-    and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
+    After each iteration ``state.output`` is a list of one dictionary, in the form in which MONAI's handlers expect it
+    (``from_engine``, and with it ``--tracking mlflow``): ``loss`` and its parts, detached scalars that are the
+    micro-batch's own share of the window, and ``pred_masks``; after each optimizer step ``state.step_losses`` (``loss``
+    and its parts as numbers, over all micro-batches and processes), ``state.grad_norm`` (before clipping), ``state.lr``
+    (of that step) and ``state.optimizer_steps``. The last is part of ``state_dict()``, so that MONAI's
     ``CheckpointSaver`` and ``CheckpointLoader`` carry it on.
 
     A run ends with a ``TrainingError``, in all processes, before a step whose losses or gradient aren't finite; the
@@ -143,7 +144,9 @@ class Sa2VATrainer(SupervisedTrainer):
         self._window_losses = []
         Workflow.run(self)
 
-    def _iteration(self, engine: SupervisedTrainer, batchdata: dict[str, Any]) -> dict[str, Any]:
+    def _iteration(  # type: ignore[override]  # MONAI's decollate their dictionary into a list later
+        self, engine: SupervisedTrainer, batchdata: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         if batchdata is None or Keys.MASKS not in batchdata:
             raise DataError("a training batch needs gt_masks; build it with sa2va_collate")
         batch = move_to(batchdata, self.state.device, non_blocking=self.non_blocking)
@@ -163,9 +166,9 @@ class Sa2VATrainer(SupervisedTrainer):
         if last:
             self._step()
         output[Keys.PRED_MASKS] = predictions[Keys.PRED_MASKS].detach()
-        self.state.output = output
+        self.state.output = [output]
         self.fire_event(IterationEvents.MODEL_COMPLETED)
-        return output
+        return self.state.output
 
     def _step(self) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]

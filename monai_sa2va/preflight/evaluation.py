@@ -9,36 +9,25 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checks before evaluation: truth, thresholds, number of samples, and the metrics themselves."""
+"""Checks before evaluation: truth, questions, thresholds, and number of patients."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from monai_sa2va.data.patients import patient_of
+from monai_sa2va.engines.truth import phrases_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.metrics.functional import calculate_dice, calculate_iou, calculate_precision_recall
+from monai_sa2va.inferers.image import check_prompts
 from monai_sa2va.preflight.data import check_files, read_section, scanned
 from monai_sa2va.preflight.report import Remark, Status
 from monai_sa2va.preflight.settings import Settings
 
-__all__ = ["check_metrics", "check_samples", "check_thresholds", "check_truth"]
+__all__ = ["check_questions", "check_samples", "check_thresholds", "check_truth"]
 
 _FEWEST = 10
-_SHARES = ("confidence", "presence_threshold", "threshold")
-_DISTANCES = ("surface_tolerance",)
-_COUNTS = ("resamples",)
-# prediction, truth, and Dice, IoU, precision and recall of them by hand
-_CASES = (
-    ([[1, 1, 0, 0]], [[0, 1, 1, 1]], (2 / 5, 1 / 4, 1 / 2, 1 / 3)),
-    ([[1, 0], [0, 1]], [[1, 0], [0, 1]], (1.0, 1.0, 1.0, 1.0)),
-    ([[1, 0, 0]], [[0, 1, 1]], (0.0, 0.0, 0.0, 0.0)),
-    ([[0, 0, 0]], [[0, 0, 0]], (1.0, 1.0, 1.0, 1.0)),
-    ([[0, 0, 0]], [[0, 1, 0]], (0.0, 0.0, 0.0, 0.0)),
-    ([[0, 1, 0]], [[0, 0, 0]], (0.0, 0.0, 0.0, 0.0)),
-)
 
 
 def check_truth(settings: Settings) -> Iterator[Remark]:
@@ -46,14 +35,17 @@ def check_truth(settings: Settings) -> Iterator[Remark]:
     if not settings.has("datalist"):
         return
     section = settings.value("section", "testing")
-    path = settings.value("resolved_datalist") if settings.has("resolved_datalist") else settings.value("datalist")
-    entries = read_section(settings, path, section)
-    bare = [Path(entry[Keys.IMAGE]).name for entry in entries if not (entry.get(Keys.LABEL) and entry[Keys.PROMPTS])]
+    entries = read_section(settings, settings.value("datalist"), section)
+    bare = [Path(entry[Keys.IMAGE]).name for entry in entries if not _has_truth(settings, entry)]
     if len(bare) == len(entries):
         yield Status.FAIL, f"{section}: no entry has a label and prompts; name them in the datalist"
         return
     if bare:
-        yield Status.WARN, f"{section}: {len(bare)} of {len(entries)} entries have no truth ({bare[0]}, ...)"
+        yield (
+            Status.WARN,
+            f"{section}: {len(bare)} of {len(entries)} entries have no truth ({bare[0]}{', ...' if bare[1:] else ''}) "
+            "and will not be scored; give them label and prompts",
+        )
     yield from check_files(settings)
     found = scanned(settings)[section]
     never = [name for name in found.asked if not found.shown[name]]
@@ -61,55 +53,71 @@ def check_truth(settings: Settings) -> Iterator[Remark]:
         yield Status.FAIL, f"{section}: all true masks are empty; correct the keys of the prompts"
     elif never:
         yield Status.WARN, f"{section}: the truth of {never[0]} is empty in all cases; correct its key, or leave it out"
-    else:
+    elif found.shown:
         names = ", ".join(f"{name} in {count}" for name, count in found.shown.most_common(8))
         yield Status.PASS, f"{section}: {names} of {found.images}"
 
 
+def check_questions(settings: Settings) -> Iterator[Remark]:
+    """Whether what will be asked of each case are sentences that can be asked."""
+    question = settings.value("question")
+    sections: Mapping[str, Any] = settings.notes.get("sections", {})
+    if question is None or not sections:
+        return
+    if not isinstance(question, str) or question.count("{}") != 1 or "{" in question.replace("{}", ""):
+        yield Status.FAIL, f"question is {question!r}; give a sentence with one {{}} where the phrase goes"
+        return
+    absent = bool(settings.value("include_absent", True))
+    asked = sorted(
+        {phrase for entries in sections.values() for entry in entries for phrase in phrases_of(entry, absent)}
+    )
+    if asked:
+        check_prompts([question.format(phrase) for phrase in asked])
+        shown = ", ".join(asked[:8]) + (", ..." if len(asked) > 8 else "")
+        yield Status.PASS, f"{question!r} for {shown}"
+
+
 def check_thresholds(settings: Settings) -> Iterator[Remark]:
-    """Whether thresholds, tolerances and counts lie in their ranges."""
-    ranges = [(_SHARES, 0.0, 1.0), (_DISTANCES, 0.0, math.inf), (_COUNTS, 1.0, math.inf)]
+    """Whether tolerance, confidence and number of resamples lie in their ranges, and a summary can be made of them."""
     shown = []
-    for keys, low, high in ranges:
-        for key in keys:
-            value = settings.value(key)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                upper = f" to {high:g}" if math.isfinite(high) else " or more"
-                yield Status.FAIL, f"{key} is {value!r}; give {low:g}{upper}"
-            else:
-                shown.append(f"{key} {value:g}")
+    for key, fits, advice in (
+        ("confidence", lambda value: 0 < value < 1, "a share between 0 and 1, such as 0.95"),
+        ("surface_tolerance", lambda value: 0 <= value < math.inf, "0 or more, in mm"),
+        ("resamples", lambda value: value >= 1 and value == int(value), "a whole number of at least 1, such as 1000"),
+    ):
+        value = settings.value(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not fits(value):
+            yield Status.FAIL, f"{key} is {value!r}; give {advice}"
+        else:
+            shown.append(f"{key} {value:g}")
+    settings.value("summary")
+    if settings.has("network_def"):
+        # which refuses one out of range when it is built
+        presence = settings.value("network_def").config.presence_threshold
+        shown.append("no presence_threshold" if presence is None else f"presence_threshold {presence:g}")
     if shown:
         yield Status.PASS, ", ".join(shown)
 
 
 def check_samples(settings: Settings) -> Iterator[Remark]:
-    """Whether there are enough cases for an interval to mean something."""
-    for section, entries in settings.notes.get("sections", {}).items():
-        count = len({patient_of(entry, f"{section}[{n}]") or n for n, entry in enumerate(entries)})
-        if count < _FEWEST:
-            yield (
-                Status.WARN,
-                f"{section}: {count} independent cases; intervals of fewer than {_FEWEST} say little; add some",
-            )
-        else:
-            yield Status.PASS, f"{section}: {len(entries)} cases"
+    """Whether there are enough patients for an interval to mean something."""
+    sections: Mapping[str, Any] = settings.notes.get("sections", {})
+    if not settings.has("dataset") or not any(sections.values()):
+        return
+    # as the run will have them, numbered by patient or group
+    entries = getattr(settings.value("dataset"), "data", [])
+    count = len({entry.get(Keys.GROUP, number) for number, entry in enumerate(entries)})
+    shown = f"{len(entries)} images of {count} patients or groups"
+    if count < _FEWEST:
+        yield Status.WARN, f"{shown}; intervals of fewer than {_FEWEST} say little; add some"
+    else:
+        yield Status.PASS, shown
 
 
-def check_metrics(settings: Settings) -> Iterator[Remark]:
-    """Whether the metrics give what was computed by hand, empty masks among it."""
-    for number, (prediction, truth, expected) in enumerate(_CASES, 1):
-        found = (
-            calculate_dice(prediction, truth),
-            calculate_iou(prediction, truth),
-            *calculate_precision_recall(prediction, truth),
-        )
-        for name, got, wanted in zip(("Dice", "IoU", "precision", "recall"), found, expected, strict=True):
-            if abs(float(got) - wanted) > 1e-6:
-                yield (
-                    Status.FAIL,
-                    f"{name} of case {number} is {float(got):g}, not {wanted:g}; reinstall monai-sa2va",
-                )
-                return
-    yield Status.PASS, f"Dice, IoU, precision and recall of {len(_CASES)} cases are as computed by hand"
+def _has_truth(settings: Settings, entry: Mapping[str, Any]) -> bool:
+    """Whether an entry has a label for its prompts, or only says what isn't there."""
+    if entry[Keys.PROMPTS]:
+        return Keys.LABEL in entry
+    return bool(entry[Keys.ABSENT]) and bool(settings.value("include_absent", True))

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from monai_sa2va.checkpoints.load import load_weights, read_weights
 from monai_sa2va.data.checks import check_image
 from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import CheckpointError, DataError
+from monai_sa2va.errors import CheckpointError, Sa2VAError
 from monai_sa2va.inferers.image import check_prompts
 from monai_sa2va.preflight.data import summed
 from monai_sa2va.preflight.report import Remark, Status
@@ -42,11 +43,12 @@ __all__ = [
     "check_tokenizer",
 ]
 
-_TABLE = "summary.csv"
+# of an inference, and of an evaluation
+_TABLES = ("summary.csv", "cases.csv", "metrics.json")
 
 
 def check_checkpoint(settings: Settings) -> Iterator[Remark]:
-    """Whether the checkpoint is whole, finite, and of the configured network's geometry."""
+    """Whether the checkpoint is whole, of the configured network's geometry, and well converted."""
     if not settings.has("checkpoint"):
         return
     path = Path(settings.value("checkpoint"))
@@ -58,9 +60,7 @@ def check_checkpoint(settings: Settings) -> Iterator[Remark]:
         raise CheckpointError(
             f"{path.name} was trained with another {', '.join(odd)} than network_def has; leave network_def as it is"
         )
-    broken = [name for name, tensor in read_weights(path).items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise CheckpointError(f"{path.name} holds NaN or infinite weights in {broken[0]}; take an earlier checkpoint")
+    _check_values(read_weights(path), network.state_dict(), path.name)
     load_weights(network, path)
     settings.notes["info"] = info
     if "config" not in info:
@@ -107,18 +107,21 @@ def check_sentences(settings: Settings) -> Iterator[Remark]:
 
 
 def check_images(settings: Settings) -> Iterator[Remark]:
-    """Whether the images open; one that doesn't fails alone, all of them end the run."""
+    """Whether the images open and what a datalist asks of them can be asked; an image that can't be segmented fails
+    alone, all of them end the run."""  # noqa: D205, D209
     if not settings.has("images"):
         return
     finite = as_window(settings.value("window", "auto")).nonfinite == "error"
-    faults, pixels, entries = [], 0, settings.value("images")
+    faults, needed, entries = [], 0, settings.value("images")
     for entry in entries:
+        own = entry.get(Keys.PROMPTS)
         try:
             shape = check_image(entry[Keys.IMAGE], finite).shape
-            pixels += torch.Size(shape).numel()
-        except DataError as error:
+            asked = settings.value("prompts", []) if own is None else check_prompts(own)
+            needed += 2 * math.prod(shape) * max(1, len(asked))
+        except Sa2VAError as error:
             faults.append(str(error))
-    settings.notes["output_bytes"] = 2 * pixels * len(settings.value("prompts", ()) or [1])
+    settings.notes["output_bytes"] = needed
     if faults:
         status = Status.FAIL if len(faults) == len(entries) else Status.WARN
         yield status, f"{len(faults)} of {len(entries)} images can't be segmented: {summed(faults)}"
@@ -130,12 +133,32 @@ def check_results_folder(settings: Settings) -> Iterator[Remark]:
     """Whether the formats are known, and results of an earlier run are in the way."""
     if settings.has("formats"):
         check_formats(settings.value("formats"))
-    if settings.has("output_dir") and (Path(settings.value("output_dir")) / _TABLE).exists():
-        folder = settings.value("output_dir")
-        if settings.value("overwrite", False):
-            yield Status.WARN, f"{folder} holds results of an earlier run, which are replaced"
-        else:
-            yield Status.FAIL, f"{folder} holds results already; set overwrite, or choose another output_dir"
+    if not settings.has("output_dir"):
+        return
+    folder = settings.value("output_dir")
+    if not any((Path(folder) / name).exists() for name in _TABLES):
+        return
+    if settings.value("overwrite", False):
+        yield Status.WARN, f"{folder} holds results of an earlier run, which are replaced"
+    else:
+        yield Status.FAIL, f"{folder} holds results already; set overwrite, or choose another output_dir"
+
+
+def _check_values(weights: Mapping[str, torch.Tensor], fresh: Mapping[str, torch.Tensor], name: str) -> None:
+    """Refuse weights that were damaged, or that a conversion left out or left as they were stored.
+
+    Raises:
+        CheckpointError: naming the first.
+    """
+    for key, tensor in weights.items():
+        if not tensor.is_floating_point() and key in fresh and fresh[key].is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{name} holds {key} as {kind}, not as decimals; convert it again, in float32")
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{name} holds NaN or infinite weights in {key}; take an earlier checkpoint")
+        # what begins as 0, such as a bias, may have stayed so
+        if tensor.ndim > 1 and not tensor.any() and key in fresh and bool(fresh[key].any()):
+            raise CheckpointError(f"{name} holds nothing but 0 in {key}: a conversion left it out; convert it again")
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

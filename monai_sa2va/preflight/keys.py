@@ -14,18 +14,20 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pydoc import ErrorDuringImport, locate
 from typing import Any
 
-from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle import ConfigComponent, ConfigParser, ReferenceResolver
 from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS, ID_SEP_KEY
 
 from monai_sa2va.bundles import find_bundle
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.preflight.settings import end_run, running_parser
+from monai_sa2va.preflight.settings import running_parser
 
-__all__ = ["check_keys", "find_unknown", "refuse_unknown"]
+__all__ = ["check_keys", "find_unknown", "find_unknown_argument", "refuse_unknown"]
 
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS
 # what monai.bundle itself looks for, with what its tracking adds
@@ -42,30 +44,68 @@ def check_keys(kind: str) -> None:
         kind: ``"train"``, ``"inference"`` or ``"evaluate"``: whose shipped keys are known.
 
     Raises:
-        ConfigError: naming the key and the known one that is most like it; see
-            :func:`~monai_sa2va.preflight.settings.end_run`.
+        ConfigError: naming the key and the known one that is most like it.
     """
-    try:
-        refuse_unknown(running_parser(), kind)
-    except ConfigError as error:
-        end_run(error)
+    refuse_unknown(running_parser(), kind)
 
 
 def refuse_unknown(parser: ConfigParser, kind: str) -> None:
-    """As :func:`check_keys`, for a parser."""
+    """As :func:`check_keys`, for a parser that has parsed its configuration."""
     file = find_bundle().path / "configs" / f"{kind}.json"
     shipped = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     found = find_unknown(parser.get(), shipped)
     if found is not None:
         key, near = found
-        advice = f"did you mean {near}?" if near else "no key that is known is like it; remove it"
-        raise ConfigError(f"unknown key {key}: nothing in the configuration uses it; {advice}")
+        raise ConfigError(f"unknown key {key}: nothing in the configuration uses it; {_advice(near)}")
+    argument = find_unknown_argument(parser)
+    if argument is not None:
+        key, target, near = argument
+        raise ConfigError(f"unknown key {key}: {target} takes no argument of that name; {_advice(near)}")
+
+
+def find_unknown_argument(parser: ConfigParser) -> tuple[str, str, str | None] | None:
+    """The first argument of a component (what stands beside a ``_target_``) that its class or function doesn't take.
+
+    Args:
+        parser: of a parsed configuration.
+
+    Returns:
+        The key, what doesn't take it, and the most similar argument or ``None``; ``None`` where all are taken.
+    """
+    for path, item in parser.ref_resolver.items.items():
+        if not isinstance(item, ConfigComponent):
+            continue
+        names = _arguments(item)
+        odd = next((key for key in item.resolve_args() if names is not None and key not in names), None)
+        if odd is not None:
+            near = difflib.get_close_matches(odd, names or [], n=1)
+            target = str(item.get_config()["_target_"]).rpartition(".")[2]
+            return _shown(f"{path}{ID_SEP_KEY}{odd}"), target, _shown(f"{path}{ID_SEP_KEY}{near[0]}") if near else None
+    return None
+
+
+def _arguments(item: ConfigComponent) -> list[str] | None:
+    """What a component's class or function takes by name; ``None`` where that can't be told, or is anything."""
+    target = item.resolve_module_name()
+    try:
+        found = locate(target) if isinstance(target, str) else None
+        parameters = inspect.signature(found).parameters.values() if callable(found) else None
+    # of what can't be imported, building says more
+    except (ErrorDuringImport, TypeError, ValueError):
+        return None
+    if parameters is None or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def _advice(near: str | None) -> str:
+    return f"did you mean {near}?" if near else "no key that is known is like it; remove it"
 
 
 def find_unknown(config: Mapping[str, Any], shipped: Mapping[str, Any]) -> tuple[str, str | None] | None:
     """The first key that nothing refers to and that is not among the shipped ones.
 
-    Arguments of components are left to their constructors, which refuse what they don't know.
+    Arguments of components are looked at by :func:`find_unknown_argument`.
 
     Args:
         config: parsed, that is with its macros replaced.

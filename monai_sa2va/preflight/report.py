@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from monai_sa2va.enums import StrEnum
-from monai_sa2va.errors import Sa2VAError
+from monai_sa2va.preflight.one_line import causes, explain
 from monai_sa2va.preflight.settings import Settings
 
 __all__ = ["Check", "Finding", "Remark", "Status", "reason", "run_checks"]
@@ -78,12 +78,8 @@ def run_checks(checks: Mapping[str, Check], settings: Settings) -> list[Finding]
 
 def reason(error: BaseException) -> str:
     """One line for an error: of what lies under MONAI's wrapping this package's own, else the innermost."""
-    chain = [error]
-    while (cause := chain[-1].__cause__) is not None:
-        chain.append(cause)
-    own = next((link for link in chain if isinstance(link, Sa2VAError)), None)
-    told = own or chain[-1]
-    return _one_line(str(told)) or type(told).__name__
+    innermost = causes(error)[-1]
+    return _one_line(explain(error) or str(innermost)) or type(innermost).__name__
 
 
 def _one_line(text: str) -> str:

@@ -23,9 +23,9 @@ import torch
 
 from monai_sa2va.engines.distributed import is_main
 from monai_sa2va.errors import ConfigError, PreflightError
-from monai_sa2va.preflight import data, evaluation, inference, resources, training
+from monai_sa2va.preflight import data, evaluation, inference, metrics, resources, training
 from monai_sa2va.preflight.report import Check, Finding, Status, run_checks
-from monai_sa2va.preflight.settings import Settings, end_run, running_parser
+from monai_sa2va.preflight.settings import Settings, running_parser
 
 __all__ = ["CHECKS", "before_run", "check_settings"]
 
@@ -56,14 +56,16 @@ CHECKS: dict[str, dict[str, Check]] = {
         "output folder": resources.check_output_folder,
     },
     "evaluate": {
-        "metrics": evaluation.check_metrics,
+        "metrics": metrics.check_metrics,
         "device": resources.check_device,
         "checkpoint": inference.check_checkpoint,
         "tokenizer": inference.check_tokenizer,
         "preprocessing": inference.check_preprocessing,
         "truth": evaluation.check_truth,
+        "prompts": evaluation.check_questions,
         "thresholds": evaluation.check_thresholds,
         "samples": evaluation.check_samples,
+        "results": inference.check_results_folder,
         "output folder": resources.check_output_folder,
     },
 }
@@ -97,7 +99,7 @@ def before_run(kind: str, enabled: bool = True) -> None:
         enabled: whether to check at all.
 
     Raises:
-        PreflightError: when a check fails; see :func:`~monai_sa2va.preflight.settings.end_run`.
+        PreflightError: when a check fails, with the first that did.
     """
     if not enabled or not is_main():
         return
@@ -109,11 +111,11 @@ def before_run(kind: str, enabled: bool = True) -> None:
             _LOGGER.error("%s: %s", finding.check, finding.message)
     failed = [finding for finding in findings if finding.status is Status.FAIL]
     if failed:
-        error = PreflightError(
-            f"{len(failed)} of the checks before the run failed ({', '.join(f.check for f in failed)}): mend that, "
-            "or switch them off by --preflight False"
+        more = f"; and {len(failed) - 1} more, see the log" if len(failed) > 1 else ""
+        raise PreflightError(
+            f"a check before the run failed, {failed[0].check}: {failed[0].message}{more} "
+            "(--preflight False runs without checks)"
         )
-        end_run(error)
 
 
 @contextmanager

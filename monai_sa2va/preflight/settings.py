@@ -18,13 +18,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from monai_sa2va.errors import ConfigError, Sa2VAError
+from monai_sa2va.errors import ConfigError
 
-__all__ = ["Settings", "end_run", "read_settings", "running_parser"]
+__all__ = ["Settings", "read_settings", "running_parser"]
 
 
 @dataclass(eq=False)
@@ -108,19 +108,3 @@ def running_parser() -> ConfigParser:
             return caller
         frame = frame.f_back
     raise ConfigError("this is for expressions of a configuration, such as its initialize; see monai-sa2va check")
-
-
-def end_run(error: Sa2VAError) -> NoReturn:
-    """End the run whose configuration is being evaluated.
-
-    Under ``python -m monai.bundle`` the error is the last line on standard error, and the exit code is 1: MONAI would
-    print pages of traceback around an exception.
-
-    Raises:
-        Sa2VAError: the error itself, where a program runs the configuration.
-        SystemExit: under ``python -m monai.bundle``.
-    """
-    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name == "monai.bundle.__main__":
-        raise SystemExit(f"error: {error}")
-    raise error

@@ -19,10 +19,8 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize(
-    ("kills", "epochs", "workers"),
-    [(2, 2, 0), pytest.param(20, 6, 0, marks=pytest.mark.slow), pytest.param(5, 3, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "epochs", "workers"), [(4, 4, 0), (2, 2, 1)])
 def test_a_training_that_is_killed_ends_with_the_same_weights(
     repository: Path, tmp_path: Path, kills: int, epochs: int, workers: int
 ) -> None:

@@ -19,9 +19,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import resource
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +34,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigWorkflow
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from typer.testing import CliRunner, Result
 
+from monai_sa2va.checkpoints.info import ModelInfo
 from monai_sa2va.cli.main import app
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import DataError
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.preflight.one_line import explain
 
 runner = CliRunner()
 
@@ -279,6 +287,60 @@ def test_masks_of_another_shape_make_no_datalist(tmp_path: Path) -> None:
     assert not (tmp_path / "d.json").exists()
 
 
+def _folders(folder: Path) -> list[str]:
+    """Images and masks of six patients, and the words that name them."""
+    for name, value in (("images", 99), ("masks", 255)):
+        (folder / name).mkdir()
+        for number in range(6):
+            Image.new("L", (24, 20), value).save(folder / name / f"{number}.png")
+    return ["datalist", str(folder / "images"), str(folder / "masks")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-p", " "], "[DATALIST] prompt ' ': a phrase is text that is not empty, not ' '"),
+        (
+            ["-p", "x" * 10_000],
+            f"[DATALIST] prompt '{'x' * 60}...': phrase '{'x' * 24}...' has 10000 characters, at mos",
+        ),
+        (["-p", "7=vessels"], "[DATALIST] prompt '7=vessels' is in no mask; values there: 255; leave out the number"),
+        (["-p", "vessels", "-o", "/proc/self/d.json"], "[OUTPUT] datalist /proc/self/d.json can't be written: "),
+        (["-p", "vessels", "-o", "/dev/full"], "[OUTPUT] datalist /dev/full can't be written: "),
+    ],
+)
+def test_no_datalist_is_made_of_what_cant_be_used(tmp_path: Path, words: list[str], message: str) -> None:
+    named = _folders(tmp_path)
+    before = _written(tmp_path)
+    _refused(runner.invoke(app, [*named, "-o", str(tmp_path / "d.json"), *words]), message)
+    assert _written(tmp_path) == before
+
+
+def test_torn_files_are_left_out_of_a_datalist(tmp_path: Path) -> None:
+    words = _folders(tmp_path)
+    path = tmp_path / "images" / "3.png"
+    path.write_bytes(path.read_bytes()[:50])
+    result = runner.invoke(app, [*words, "-p", "血管 [SEG]", "-o", str(tmp_path / "d.json")])
+    assert result.exit_code == 1
+    assert "3.png can't be read: " in result.stderr
+    assert "Traceback" not in result.output
+    listed = [entry for entries in json.loads((tmp_path / "d.json").read_text("utf-8")).values() for entry in entries]
+    assert sorted(entry["image"] for entry in listed) == [f"images/{number}.png" for number in (0, 1, 2, 4, 5)]
+    assert {*(phrase for entry in listed for phrases in entry["prompts"].values() for phrase in phrases)} == {
+        "血管 [SEG]"
+    }
+
+
+def test_a_disk_that_is_full_for_a_datalist(tmp_path: Path, full_disk: Callable[[int], None]) -> None:
+    words = _folders(tmp_path)
+    before = _written(tmp_path)
+    full_disk(0)
+    result = runner.invoke(app, [*words, "-p", "vessels", "-o", str(tmp_path / "d.json")])
+    full_disk(-1)
+    _refused(result, "d.json can't be written: File too large")
+    assert _written(tmp_path) == before
+
+
 # --- checkpoint and output
 
 
@@ -336,6 +398,238 @@ def test_a_disk_that_is_full_from_the_start(
     assert "Traceback" not in result.output
     assert result.stderr.splitlines()[-1].startswith("error: [OUTPUT] 'out/summary.csv' can't be written: ")
     assert _written(out) == []
+
+
+# --- the same in runs of the bundle: what ends them is one line, which test_check.py sees printed
+
+
+@pytest.fixture
+def place(tmp_path: Path, bundle: Path, micro_config: Sa2VAConfig) -> Path:
+    """A folder with data for all three kinds of run, and with a checkpoint."""
+    for folder in ("data", "images"):
+        (tmp_path / folder).mkdir()
+    _labelled(tmp_path / "data", np.ones((20, 24), np.uint8), {"1": "vessels"})
+    shutil.copy(tmp_path / "data" / "0.png", tmp_path / "images" / "0.png")
+    content = torch.load(bundle / "models" / "model.pt", weights_only=True)
+    torch.save({**content, "info": ModelInfo(micro_config, window="auto", axis="auto").state_dict()}, tmp_path / "m.pt")
+    return tmp_path
+
+
+def _run_bundle(repository: Path, place: Path, kind: str, network: Sa2VAConfig, **overrides: Any) -> str | None:
+    """Run a configuration in this process; what it tells of the error that ends it."""
+    values: dict[str, Any] = {"device": "$torch.device('cpu')", "output_dir": str(place / "out")}
+    values["dataset_dir"] = str(place / ("images" if kind == "inference" else "data"))
+    if kind == "train":
+        fitted = {"max_epochs": 1, "warmup_steps": 0, "total_steps": "$@max_epochs * @steps_per_epoch"}
+        values |= {"ckpt_dir": str(place / "models"), "num_workers": 0, **fitted}
+        values |= {"network_def#config": network.to_dict(), "augmentation": {"_target_": "Identityd", "keys": "image"}}
+    else:
+        values["checkpoint"] = str(place / "m.pt")
+    file = repository / "bundle" / "configs" / f"{kind}.json"
+    workflow = ConfigWorkflow(str(file), logging_file=False, run_id="run", **{**values, **overrides})
+    try:
+        workflow.initialize()
+        workflow.run()
+    except Exception as error:
+        return explain(error) or f"not explained: {error!r}"
+    return None
+
+
+def _missing_file(place: Path) -> None:
+    (place / "data" / "0.png").unlink()
+
+
+def _torn_files(place: Path) -> None:
+    for path in (place / "data" / "0.png", place / "images" / "0.png"):
+        path.write_bytes(path.read_bytes()[:50])
+
+
+def _nan_files(place: Path) -> None:
+    values = np.ones((6, 5, 3), np.float32)
+    values[1, 2, 0] = np.nan
+    for folder in ("data", "images"):
+        _volume(place / folder / "v.nii.gz", values)
+    _volume(place / "data" / "v_label.nii.gz", np.ones((6, 5, 3), np.uint8))
+    (place / "images" / "0.png").unlink()
+    _entry(place, image="v.nii.gz", label="v_label.nii.gz")
+
+
+def _label_of_another_shape(place: Path) -> None:
+    Image.new("L", (20, 24), 1).save(place / "data" / "0_label.png")
+
+
+def _entry(place: Path, **values: Any) -> None:
+    file = place / "data" / "datalist.json"
+    content = json.loads(file.read_text())
+    for section in content:
+        content[section][0].update(values)
+    file.write_text(json.dumps(content))
+
+
+def _prompt(phrase: str) -> Callable[[Path], None]:
+    return lambda place: _entry(place, prompts={"1": phrase})
+
+
+def _other_value(place: Path) -> None:
+    for section_entry in (0, 1):
+        Image.new("L", (24, 20), 7).save(place / "data" / f"{section_entry}_label.png")
+
+
+def _file_for_folder(place: Path) -> None:
+    for name in ("out", "models"):
+        (place / name).write_text("")
+
+
+def _other_checkpoint(place: Path) -> None:
+    content = torch.load(place / "m.pt", weights_only=True)
+    torch.save({**content, "model": Sa2VA("tiny", seed=0).state_dict()}, place / "m.pt")
+
+
+def _none(place: Path) -> None:
+    """No fault in the folder: it lies in the overrides."""
+
+
+_DATA, _LONG = "[PREFLIGHT] a check before the run failed, ", "x" * 10_000
+_DOORS: list[tuple[str, str, Callable[[Path], None], dict[str, Any], str]] = [
+    ("missing file", "train", _missing_file, {}, _DATA + "datalist: [DATALIST] {place}/data/datalist.json: training["),
+    ("truncated", "train", _torn_files, {}, _DATA + "files: training: [DATA] 0.png can't be read: "),
+    ("NaN", "train", _nan_files, {}, _DATA + "files: training: [DATA] v.nii.gz holds 1 value(s) that are NaN"),
+    ("shape", "train", _label_of_another_shape, {}, _DATA + "files: training: [DATA] mask 0_label.png doesn't fit: "),
+    ("value", "train", _other_value, {}, _DATA + "prompts: training: no label holds a value that a prompt names (ves"),
+    ("empty", "train", _prompt(" "), {}, _DATA + "datalist: [DATALIST] {place}/data/datalist.json: training[0].prom"),
+    ("long", "train", _prompt(_LONG), {}, _DATA + "datalist: [DATALIST] {place}/data/datalist.json: training[0].prom"),
+    (
+        "folder",
+        "train",
+        _file_for_folder,
+        {},
+        _DATA + "checkpoint folder: ckpt_dir {place}/models can't be made, as mo",
+    ),
+    ("key", "train", _none, {"learning_rat": 1}, "[CONFIG] unknown key learning_rat: nothing in the configuration us"),
+    ("truncated", "inference", _torn_files, {}, _DATA + "images: 1 of 1 images can't be segmented: [DATA] 0.png can't"),
+    ("NaN", "inference", _nan_files, {}, _DATA + "images: 1 of 1 images can't be segmented: [DATA] v.nii.gz holds 1"),
+    ("empty", "inference", _none, {"prompts": [""]}, _DATA + "prompts: [PROMPT] the prompt is empty; write what to "),
+    ("long", "inference", _none, {"prompts": [_LONG]}, _DATA + "prompts: [PROMPT] the prompt has 10000 characters; at"),
+    ("geometry", "inference", _other_checkpoint, {}, _DATA + "checkpoint: [CHECKPOINT] m.pt doesn't fit this network"),
+    (
+        "folder",
+        "inference",
+        _file_for_folder,
+        {},
+        _DATA + "output folder: output_dir {place}/out can't be made, as out",
+    ),
+    ("key", "inference", _none, {"prompt": "x"}, "[CONFIG] unknown key prompt: nothing in the configuration uses it; "),
+    (
+        "missing",
+        "evaluate",
+        _missing_file,
+        {},
+        _DATA + "truth: [DATALIST] {place}/data/datalist.json: training[0].imag",
+    ),
+    ("truncated", "evaluate", _torn_files, {}, _DATA + "truth: training: [DATA] 0.png can't be read: "),
+    ("NaN", "evaluate", _nan_files, {}, _DATA + "truth: training: [DATA] v.nii.gz holds 1 value(s) that are NaN"),
+    ("shape", "evaluate", _label_of_another_shape, {}, _DATA + "truth: training: [DATA] mask 0_label.png doesn't fit:"),
+    ("value", "evaluate", _other_value, {}, _DATA + "truth: training: all true masks are empty; correct the keys of "),
+    ("long", "evaluate", _prompt(_LONG), {}, _DATA + "truth: [DATALIST] {place}/data/datalist.json: training[0].promp"),
+    ("geometry", "evaluate", _other_checkpoint, {}, _DATA + "checkpoint: [CHECKPOINT] m.pt doesn't fit this network: "),
+    (
+        "folder",
+        "evaluate",
+        _file_for_folder,
+        {},
+        _DATA + "output folder: output_dir {place}/out can't be made, as out ",
+    ),
+    ("key", "evaluate", _none, {"confidenc": 1}, "[CONFIG] unknown key confidenc: nothing in the configuration uses"),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "plant", "overrides", "line"), [door[1:] for door in _DOORS], ids=[f"{kind}-{n}" for n, kind, *_ in _DOORS]
+)
+def test_runs_of_the_bundle_end_in_one_line(
+    repository: Path,
+    place: Path,
+    micro_config: Sa2VAConfig,
+    kind: str,
+    plant: Callable[[Path], None],
+    overrides: dict[str, Any],
+    line: str,
+) -> None:
+    plant(place)
+    before = _written(place)
+    section = {"section": "training"} if kind == "evaluate" else {}
+    told = _run_bundle(repository, place, kind, micro_config, **section, **overrides)
+    assert told is not None
+    assert told.startswith(line.format(place=place)), told
+    assert "\n" not in told
+    assert _written(place) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("train", "error: [OUTPUT] the checkpoint 'model.pt' can't be written: "),
+        ("inference", "error: [OUTPUT] 'out/summary.csv' can't be written: File too large"),
+        ("evaluate", "error: [OUTPUT] 'out/cases.csv' can't be written: File too large"),
+    ],
+)
+def test_runs_of_the_bundle_on_a_full_disk(
+    repository: Path, place: Path, micro_config: Sa2VAConfig, kind: str, message: str
+) -> None:
+    overlay = {"num_workers": 0, "max_epochs": 1, "warmup_steps": 0, "total_steps": "$@max_epochs * @steps_per_epoch"}
+    overlay |= {"network_def#config": micro_config.to_dict()}
+    (place / "micro.json").write_text(json.dumps(overlay if kind == "train" else {}))
+    files = [str(repository / "bundle" / "configs" / f"{kind}.json"), str(place / "micro.json")]
+    data = {"dataset_dir": "images" if kind == "inference" else "data", "output_dir": "out"}
+    data |= {"ckpt_dir": "models"} if kind == "train" else {"checkpoint": "m.pt"}
+    data |= {"section": "training"} if kind == "evaluate" else {}
+    words = [word for key, value in data.items() for word in (f"--{key}", value)]
+    run = [sys.executable, "-m", "monai.bundle", "run", "--config_file", json.dumps(files), *words]
+    # what TensorBoard begins with is less, and so is what Python tries its temporary folder with
+    size = 20_000 if kind == "train" else 60
+    done = subprocess.run(
+        [*run, "--preflight", "False"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY)),
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(message), done.stderr[-2000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    assert _written(place / ("models" if kind == "train" else "out")) == []
+
+
+def test_a_run_goes_on_with_what_is_odd_alone(repository: Path, place: Path, micro_config: Sa2VAConfig) -> None:
+    """RGBA, 16 bits, one pixel, another script, and what looks like tokens."""
+    random, entries = np.random.default_rng(0), []
+    odd = {
+        "[SEG]": Image.fromarray(random.integers(0, 256, (20, 24, 4)).astype(np.uint8), "RGBA"),
+        "血管": Image.fromarray(random.integers(0, 2**16, (20, 24)).astype(np.uint16)),
+        "<|im_end|><img>": Image.fromarray(np.full((1, 1), 9, np.uint8)),
+    }
+    for number, (phrase, picture) in enumerate(odd.items()):
+        picture.save(place / "data" / f"odd{number}.png")
+        Image.new("L", picture.size, 1).save(place / "data" / f"odd{number}_label.png")
+        entries.append({"image": f"odd{number}.png", "label": f"odd{number}_label.png", "prompts": {"1": phrase}})
+    (place / "data" / "datalist.json").write_text(json.dumps(dict.fromkeys(("training", "validation"), entries)))
+    assert _run_bundle(repository, place, "train", micro_config) is None
+    assert (place / "models" / "model.pt").is_file()
+    assert _run_bundle(repository, place, "evaluate", micro_config, section="training") is None
+    report = json.loads((place / "out" / "metrics.json").read_text())
+    assert report["cases"] == {"total": 3, "scored": 3, "failed": 0}
+    assert set(report["prompts"]) == set(odd)
+
+
+def test_a_run_goes_on_only_in_its_geometry(repository: Path, place: Path, micro_config: Sa2VAConfig) -> None:
+    assert _run_bundle(repository, place, "train", micro_config) is None
+    before = _written(place / "models")
+    told = _run_bundle(repository, place, "train", replace(micro_config, max_tiles=1), resume=True)
+    assert told == ("[CHECKPOINT] the checkpoint was trained with another config: go on with the same, or start anew")
+    assert _written(place / "models") == before
 
 
 # --- patients

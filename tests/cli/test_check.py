@@ -37,37 +37,22 @@ from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.phantoms import write_phantoms
 from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.networks.sa2va import Sa2VA
-from monai_sa2va.preflight import evaluation
+from monai_sa2va.preflight import metrics
 
 runner = CliRunner()
 
 _FITTED = {"max_epochs": 2, "warmup_steps": 1, "total_steps": "$@max_epochs * @steps_per_epoch"}
-_EVALUATE = {
-    "imports": ["$import torch", "$from monai_sa2va.checkpoints.info import stored"],
-    "device": "$torch.device('cpu')",
-    "datalist": "$@dataset_dir + '/datalist.json'",
-    "section": "testing",
-    "confidence": 0.95,
-    "surface_tolerance": 2.0,
-    "resamples": 1000,
-    "window": "$stored(@checkpoint, 'window', 'auto')",
-    "axis": "$stored(@checkpoint, 'axis', 'auto')",
-    "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": "$stored(@checkpoint, 'config', 'tiny')"},
-    "run": ["$print(@network_def, @device, @window, @axis, @section, @datalist, @output_dir)"],
-    "evaluating": ["$print(@confidence, @surface_tolerance, @resamples)"],
-}
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory, micro_config: Sa2VAConfig) -> Path:
-    """A folder with phantoms, a checkpoint and a configuration for evaluation, none with a fault."""
+    """A folder with phantoms and a checkpoint, none with a fault."""
     folder = tmp_path_factory.mktemp("sound")
     # of all looks, so that the training section holds every structure
     write_phantoms(folder / "data", 24, 0, 64, splits={"training": 0.4, "validation": 0.15, "testing": 0.45})
     network = Sa2VA(micro_config, seed=0)
     info = ModelInfo(micro_config, window="auto", axis="auto").state_dict()
     torch.save({"model": network.state_dict(), "info": info}, folder / "model.pt")
-    (folder / "evaluate.json").write_text(json.dumps(_EVALUATE))
     return folder
 
 
@@ -78,14 +63,13 @@ def work(sound: Path, tmp_path: Path) -> Path:
 
 
 def _check(repository: Path, kind: str, work: Path, **overrides: Any) -> Result:
-    file = work / "evaluate.json" if kind == "evaluate" else repository / "bundle" / "configs" / f"{kind}.json"
-    values: dict[str, Any] = {"dataset_dir": work / "data", "output_dir": work / "out"}
+    file = repository / "bundle" / "configs" / f"{kind}.json"
+    values: dict[str, Any] = {"output_dir": work / "out", "device": "cpu", "amp": False}
+    values["dataset_dir"] = work / "data" / "images" if kind == "inference" else work / "data"
     if kind == "train":
-        values |= {"ckpt_dir": work / "models", "device": "cpu", "amp": False, "num_workers": 0, **_FITTED}
+        values |= {"ckpt_dir": work / "models", "num_workers": 0, **_FITTED}
     else:
         values["checkpoint"] = work / "model.pt"
-    if kind == "inference":
-        values |= {"device": "cpu", "amp": False, "dataset_dir": work / "data" / "images"}
     words = [str(word) for key, value in {**values, **overrides}.items() for word in (f"--{key}", value)]
     return runner.invoke(app, ["check", kind, "--config_file", str(file), *words])
 
@@ -102,7 +86,23 @@ def test_what_is_sound_passes_and_nothing_is_written(repository: Path, work: Pat
     lines = result.stdout.splitlines()
     assert lines[-1] == f"{len(lines) - 1} pass, 0 warn, 0 fail"
     assert all(line.startswith("pass  ") for line in lines[:-1]), result.stdout
+    assert result.stderr == ""
     assert _files(work) == before
+
+
+def test_the_demo_passes(repository: Path, work: Path) -> None:
+    """The configurations of `make demo`, on fewer phantoms."""
+    configs = repository / "bundle" / "configs"
+    arguments = {
+        "train": ["train.json", "demo.json", "--ckpt_dir", work / "models", "--warmup_steps", 1],
+        "inference": ["inference.json", "demo_inference.json", "--checkpoint", work / "model.pt"],
+    }
+    for kind, (first, second, *words) in arguments.items():
+        files = ["--config_file", configs / first, configs / second]
+        places = ["--dataset_dir", work / "data", "--output_dir", work / "out", *words]
+        result = runner.invoke(app, ["check", kind, *map(str, [*files, *places])])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines()[-1].endswith(" pass, 0 warn, 0 fail"), result.stdout
 
 
 def test_what_passed_is_told_in_numbers(repository: Path, work: Path) -> None:
@@ -151,8 +151,8 @@ def _truncated(work: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
 
 
-def _other_shape(work: Path) -> None:
-    path = _first(work, "label")
+def _other_shape(work: Path, section: str = "training") -> None:
+    path = _first(work, "label", section)
     Image.open(path).resize((32, 64)).save(path)
 
 
@@ -252,7 +252,6 @@ _TRAINING_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any],
     ),
     ("negative weight", None, {"criterion#mask_weight": -1}, "fail  loss: [CONFIG] mask_weight is -1; give a finite"),
     ("uneven weights", None, {"criterion#mask_weight": 1000}, "warn  loss: weights differ more than 100-fold"),
-    ("misspelt argument", None, {"criterion#mask_weigth": 1}, "unexpected keyword argument 'mask_weigth'|fail  loss: "),
     ("memory", None, {"batch_size": 10**7}, "fail  memory: memory: about "),
     ("folder", _file_in_the_way, {}, "fail  checkpoint folder: ckpt_dir {work}/models can't be made, as models is a"),
     ("device", None, {"device": "cuda:99"}, "fail  device: [CONFIG] device is 'cuda:99', but "),
@@ -348,11 +347,25 @@ _INFERENCE_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any]
     ("truncated checkpoint", _cut, {}, "fail  checkpoint: [CHECKPOINT] model.pt can't be read as a checkpoint: "),
     (
         "incomplete checkpoint",
+        _weights(lambda content: content["model"].pop("text_hidden_fcs.0.weight")),
+        {},
+        "1 keys missing (text_hidden_fcs.0.weight)|fail  checkpoint: [CHECKPOINT] model.pt doesn't fit this network: ",
+    ),
+    (
+        "a weight left out by a conversion",
+        _weights(lambda content: content["model"]["text_hidden_fcs.0.weight"].zero_()),
+        {},
+        "fail  checkpoint: [CHECKPOINT] model.pt holds nothing but 0 in text_hidden_fcs.0.weight: a conversion left it",
+    ),
+    (
+        "a weight left as it was stored",
         _weights(
-            lambda content: content["model"].pop("text_hidden_fcs.linears.0.weight", None) or content["model"].popitem()
+            lambda content: content["model"].update(
+                {"text_hidden_fcs.0.bias": content["model"]["text_hidden_fcs.0.bias"].to(torch.int8)}
+            )
         ),
         {},
-        "1 keys missing|fail  checkpoint: [CHECKPOINT] model.pt doesn't fit this network: ",
+        "fail  checkpoint: [CHECKPOINT] model.pt holds text_hidden_fcs.0.bias as int8, not as decimals; convert it",
     ),
     ("NaN weights", _weights(_nan), {}, "fail  checkpoint: [CHECKPOINT] model.pt holds NaN or infinite weights in "),
     (
@@ -415,9 +428,22 @@ def _few(work: Path) -> None:
     _datalist(work, lambda content: content.update(testing=content["testing"][:3]))
 
 
+def _one_patient(work: Path) -> None:
+    _each(work, "testing", lambda entry: entry.update(patient="P1"))
+
+
+def _empty_patient(work: Path) -> None:
+    _datalist(work, lambda content: content["testing"][0].update(patient=" "))
+
+
+def _earlier_scores(work: Path) -> None:
+    (work / "out").mkdir()
+    (work / "out" / "metrics.json").write_text("{}")
+
+
 _EVALUATION_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any], str]] = [
     ("no truth", _no_truth, {}, "fail  truth: testing: no entry has a label and prompts; "),
-    ("some truth", _some_truth, {}, "warn  truth: testing: 1 of 11 entries have no truth ("),
+    ("some truth", _some_truth, {}, "will not be scored|warn  truth: testing: 1 of 11 entries have no truth ("),
     ("empty truth", lambda work: _keys(work, "testing"), {}, "fail  truth: testing: all true masks are empty; "),
     (
         "no section",
@@ -425,9 +451,30 @@ _EVALUATION_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any
         {"section": "elsewhere"},
         "fail  truth: [DATALIST] {work}/data/datalist.json: there is no sec",
     ),
-    ("confidence", None, {"confidence": 95}, "fail  thresholds: confidence is 95; give 0 to 1"),
-    ("tolerance", None, {"surface_tolerance": -1}, "fail  thresholds: surface_tolerance is -1; give 0 or more"),
-    ("few samples", _few, {}, "warn  samples: testing: 3 independent cases; intervals of fewer than 10 say little"),
+    ("truth of another shape", lambda work: _other_shape(work, "testing"), {}, "fail  truth: testing: [DATA] mask "),
+    (
+        "question",
+        None,
+        {"question": "vessels"},
+        "fail  prompts: question is 'vessels'; give a sentence with one",
+    ),
+    ("long question", None, {"question": "{}" + "x" * 3000}, "fail  prompts: [PROMPT] the prompt has 30"),
+    ("confidence", None, {"confidence": 95}, "fail  thresholds: confidence is 95; give a share between 0 and 1"),
+    ("tolerance", None, {"surface_tolerance": -1}, "fail  thresholds: surface_tolerance is -1; give 0 or more, in mm"),
+    ("resamples", None, {"resamples": 0.5}, "fail  thresholds: resamples is 0.5; give a whole number of at least 1"),
+    ("summary", None, {"summary#confidence": 1.5}, "fail  thresholds: [CONFIG] confidence is 1.5; give a share"),
+    (
+        "presence threshold",
+        _weights(lambda content: content["info"]["config"].update(presence_threshold=2.0)),
+        {},
+        "fail  thresholds: [CONFIG] presence_threshold is 2.0; give 0 to 1",
+    ),
+    ("few samples", _few, {}, "warn  samples: 3 images of 3 patients or groups; intervals of fewer than 10 say little"),
+    ("few patients", _one_patient, {}, "warn  samples: 11 images of 1 patients or groups; intervals of fewer than 10"),
+    ("a patient's empty name", _empty_patient, {}, "fail  samples: [DATALIST] entry 0.patient: give text or a whole "),
+    ("no checkpoint", lambda work: (work / "model.pt").unlink(), {}, "fail  checkpoint: [CHECKPOINT] there is no che"),
+    ("earlier scores", _earlier_scores, {"overwrite": False}, "fail  results: {work}/out holds results already; "),
+    ("output", _file_in_the_way, {}, "fail  output folder: output_dir {work}/out can't be made, as out is a file"),
 ]
 
 
@@ -445,9 +492,11 @@ def test_faults_before_evaluation_are_caught(
 def test_a_metric_that_hides_an_empty_mask_is_caught(
     repository: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "calculate_dice", lambda prediction, truth: float(not np.any(truth)))
+    # agreement where only the prediction is empty
+    right = metrics.calculate_dice
+    monkeypatch.setattr(metrics, "calculate_dice", lambda pred, gt: right(pred, gt) if np.any(pred) else 1.0)
     result = _check(repository, "evaluate", work)
-    _expect(result, work, "fail  metrics: Dice of case 1 is 0, not 0.4; reinstall monai-sa2va")
+    _expect(result, work, "fail  metrics: Dice of case 7 is 1, not 0; reinstall monai-sa2va")
 
 
 # --- usage, and the run itself
@@ -463,6 +512,10 @@ def test_a_metric_that_hides_an_empty_mask_is_caught(
         (
             ["--train#trainr", "True"],
             "unknown key train#trainr: nothing in the configuration uses it; did you mean",
+        ),
+        (
+            ["--criterion#mask_weigth", "1"],
+            "unknown key criterion#mask_weigth: Sa2VALoss takes no argument of that name; did you mean criterion",
         ),
         (["--train#trainr#amp", "True"], "unknown key train#trainr#amp: there is nothing that it could be a part of; "),
         (["nowhere.json"], "--config_file nowhere.json does not exist"),
@@ -493,10 +546,13 @@ def test_later_files_replace_keys(repository: Path, work: Path) -> None:
     assert "fail  learning rate: learning_rate is 0.5; " in runner.invoke(app, arguments).stdout
 
 
-def _train(repository: Path, work: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    file = repository / "bundle" / "configs" / "train.json"
-    values = {"dataset_dir": work / "data", "ckpt_dir": work / "models", "output_dir": work / "out", "num_workers": 0}
-    command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(file)]
+def _run(repository: Path, work: Path, run_id: str, *words: str) -> subprocess.CompletedProcess[str]:
+    name = {"training": "train", "inference": "inference", "evaluating": "evaluate"}[run_id]
+    file = repository / "bundle" / "configs" / f"{name}.json"
+    values: dict[str, Any] = {"output_dir": work / "out"}
+    values["dataset_dir"] = work / "data" / "images" if run_id == "inference" else work / "data"
+    values |= {"ckpt_dir": work / "models", "num_workers": 0} if run_id == "training" else {"checkpoint": "model.pt"}
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(file)]
     command += [str(word) for key, value in values.items() for word in (f"--{key}", value)]
     environment = {**os.environ, "PYTHONPATH": str(repository), "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
@@ -504,37 +560,69 @@ def _train(repository: Path, work: Path, *words: str) -> subprocess.CompletedPro
     )
 
 
-def test_a_run_with_an_unknown_key_ends_in_one_line(repository: Path, work: Path) -> None:
+@pytest.mark.parametrize(
+    ("run_id", "plant", "words", "message"),
+    [
+        (
+            "training",
+            None,
+            ["--learning_rat", "3e-4"],
+            "[CONFIG] unknown key learning_rat: nothing in the configuration uses it; did you mean learning_rate?",
+        ),
+        (
+            "training",
+            lambda work: (_truncated(work), _no_validation(work)),
+            ["--max_epochs", "1"],
+            "[PREFLIGHT] a check before the run failed, files: training: [DATA] {image} can't be read: image file is "
+            "truncated (--preflight False runs without checks)",
+        ),
+        (
+            "inference",
+            None,
+            ["--prompts", "['']"],
+            "[PREFLIGHT] a check before the run failed, prompts: [PROMPT] the prompt is empty; write what to segment, "
+            "e.g. 'Segment the vessels.' (--preflight False runs without checks)",
+        ),
+        (
+            "evaluating",
+            lambda work: _keys(work, "testing"),
+            [],
+            "[PREFLIGHT] a check before the run failed, truth: testing: all true masks are empty; correct the keys of "
+            "the prompts (--preflight False runs without checks)",
+        ),
+        # found while it runs
+        ("evaluating", None, ["--preflight", "False", "--section", "x"], "[DATALIST] {work}/data/datalist.json: there"),
+    ],
+)
+def test_a_run_with_a_fault_ends_in_one_line(
+    repository: Path, work: Path, run_id: str, plant: Any, words: list[str], message: str
+) -> None:
+    if plant is not None:
+        plant(work)
     before = _files(work)
-    done = _train(repository, work, "--learning_rat", "3e-4")
+    done = _run(repository, work, run_id, *words)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "error: [CONFIG] unknown key learning_rat: nothing in the configuration uses it; did you mean learning_rate?"
-    )
-    assert "Traceback" not in done.stderr
+    expected = message.format(work=work, image=_first(work, "image").name)
+    assert done.stderr.splitlines()[-1].startswith(f"error: {expected}")
+    assert "Traceback" not in done.stdout + done.stderr
+    if run_id == "training":
+        # what is only warned of is logged
+        assert ("there is no validation section" in done.stdout) == (plant is not None)
     assert _files(work) == before
 
 
-def test_a_run_whose_check_fails_ends_in_one_line(repository: Path, work: Path) -> None:
-    _truncated(work)
-    _no_validation(work)
-    done = _train(repository, work, "--max_epochs", "1")
+@pytest.mark.slow
+def test_debug_shows_the_traceback_of_a_run(repository: Path, work: Path) -> None:
+    done = _run(repository, work, "inference", "--prompts", "['']", "--debug", "True")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
-        "error: [PREFLIGHT] 1 of the checks before the run failed (files): mend that, or switch them off by "
-        "--preflight False"
-    )
-    assert "Traceback" not in done.stderr
-    log = done.stdout + done.stderr
-    assert "files: training: [DATA] " in log
-    assert "datalist: there is no validation section" in log
-    assert not (work / "models").exists()
+    assert "Traceback" in done.stderr
 
 
 @pytest.mark.slow
 def test_checks_can_be_switched_off(repository: Path, work: Path) -> None:
     # warned of, but no reason to end
-    done = _train(repository, work, "--max_epochs", "1", "--total_steps", "400", "--preflight", "False")
+    words = ["--max_epochs", "1", "--total_steps", "400"]
+    done = _run(repository, work, "training", *words, "--preflight", "False")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "label values" not in done.stdout + done.stderr
+    assert "the run makes" not in done.stdout + done.stderr
     assert (work / "models" / "model.pt").is_file()

@@ -25,10 +25,12 @@ from monai_sa2va.checkpoints.info import ModelInfo
 from monai_sa2va.checkpoints.load import read_weights
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.dataloader import Sa2VADataLoader
+from monai_sa2va.engines import resume
+from monai_sa2va.engines.random_state import random_state
 from monai_sa2va.engines.resume import ResumableCheckpoint, WeightsSaver
 from monai_sa2va.engines.schedules import warmup_cosine
 from monai_sa2va.engines.trainer import Sa2VATrainer
-from monai_sa2va.errors import CheckpointError, ConfigError
+from monai_sa2va.errors import CheckpointError, ConfigError, OutputError
 from monai_sa2va.losses.sa2va_loss import Sa2VALoss
 from monai_sa2va.networks.sa2va import Sa2VA
 
@@ -130,17 +132,26 @@ def test_gradients_that_are_half_added_up_are_never_saved(run: Run, tmp_path: Pa
     assert (content["trainer"]["iteration"], content["trainer"]["optimizer_steps"]) == (3, 1)
 
 
-def test_a_truncated_newest_one_gives_way_to_the_one_before(
-    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda content: content[:-1000], id="truncated"),
+        # as a disk leaves a part that it never wrote
+        pytest.param(lambda content: content[:20_000] + bytes(4096) + content[24_096:], id="with a hole"),
+        pytest.param(lambda content: b"", id="empty"),
+    ],
+)
+def test_a_damaged_newest_one_gives_way_to_the_one_before(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
 ) -> None:
     whole = run("whole")
     run("run", kill=12)
     newest = tmp_path / "run" / "resume_00000004.pt"
-    newest.write_bytes(newest.read_bytes()[:-1000])
+    newest.write_bytes(damage(newest.read_bytes()))
     (tmp_path / "run" / ".resume_00000005.pt.tmp").write_bytes(b"half")
     with caplog.at_level(logging.INFO):
         assert _same(whole, run("run", resume=True))
-    assert "resume_00000004.pt is damaged and is left out for resume_00000003.pt" in caplog.text
+    assert "resume_00000004.pt can't be read and is left out for resume_00000003.pt" in caplog.text
     assert "going on from resume_00000003.pt, after 1 whole epochs" in caplog.text
     assert _names(tmp_path / "run") == ["resume_00000005.pt", "resume_00000006.pt"]
 
@@ -171,6 +182,46 @@ def test_a_new_run_warns_and_replaces_the_earlier_one(
     assert _names(tmp_path / "run") == ["resume_00000001.pt"]
 
 
+def test_a_new_run_killed_before_it_removed_the_earlier_one_goes_on_with_its_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("run", seed=1)
+
+    def kill(path: Path, **_: Any) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", kill)
+        run("run", kill=14)
+    # the new one is on the disk before any of the earlier run goes
+    assert _names(tmp_path / "run") == ["resume_00000001.pt", "resume_00000005.pt", "resume_00000006.pt"]
+    with caplog.at_level(logging.INFO):
+        assert _same(run("whole"), run("run", resume=True))
+    assert "going on from resume_00000001.pt, after 0 whole epochs" in caplog.text
+    assert _names(tmp_path / "run") == ["resume_00000005.pt", "resume_00000006.pt"]
+
+
+def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_there(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("run", kill=7)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+
+    def fail(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", fail)
+        with pytest.raises(
+            OutputError,
+            match=r"^\[OUTPUT\] the checkpoint 'resume_00000003.pt' can't be written: No space left on device;",
+        ):
+            run("run", resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert _same(run("whole"), run("run", resume=True))
+
+
 def test_a_whole_run_is_left_as_it_is(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = run("run")
     before = (tmp_path / "run" / "resume_00000006.pt").read_bytes()
@@ -192,6 +243,45 @@ def test_another_configuration_is_refused(run: Run, other: dict[str, Any], messa
     run("run", kill=7)
     with pytest.raises(CheckpointError, match=message):
         run("run", resume=True, **other)
+
+
+def test_another_number_of_processes_is_refused(run: Run, tmp_path: Path) -> None:
+    run("run", kill=4)
+    path = tmp_path / "run" / "resume_00000001.pt"
+    content = torch.load(path, weights_only=True)
+    assert content["settings"] == {
+        "processes": 1,
+        "seed": 0,
+        "batch_size": 1,
+        "accumulation_steps": 3,
+        "epoch_length": 7,
+        "samples": 7,
+    }
+    # two share an epoch, so that other settings differ, too
+    content["settings"] |= {"processes": 2, "epoch_length": 4}
+    torch.save(content, path)
+    with pytest.raises(CheckpointError) as error:
+        run("run", resume=True)
+    assert str(error.value) == (
+        "[CHECKPOINT] resume_00000001.pt was written with processes 2, and it is 1 now: go on with the same, "
+        "or start anew without resume"
+    )
+
+
+def test_each_process_gets_its_own_random_state_back(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gather(own: Any) -> list[Any]:
+        if not isinstance(own, dict):
+            return [own, own]
+        torch.manual_seed(7)
+        return [own, random_state()]
+
+    monkeypatch.setattr(resume, "gather_all", gather)
+    run("run", epochs=1)
+    monkeypatch.setattr(resume, "process_number", lambda: 1)
+    run("run", epochs=1, resume=True)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
 
 
 def test_another_learning_rate_is_not_taken_over_quietly(run: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -130,7 +130,7 @@ class TestExactAccumulation:
             network = Sa2VA(micro_config, seed=0).double()
             trainer = _trainer(network, micro_samples, batch_size, accumulation_steps=steps)
             trainer.add_event_handler(
-                Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output["loss"].item())
+                Events.ITERATION_COMPLETED, lambda engine: losses.append(engine.state.output[0]["loss"].item())
             )
             trainer.run()
             assert len(losses) == steps
@@ -219,7 +219,7 @@ class TestSteps:
     def test_output(self, network: Sa2VA, micro_samples: Samples) -> None:
         trainer = _trainer(network, micro_samples[:2], 2)
         trainer.run()
-        output = trainer.state.output
+        (output,) = trainer.state.output
         assert {str(key) for key in output} == {"loss", "loss_mask", "loss_dice", "loss_lang", "pred_masks"}
         assert not any(value.requires_grad for value in output.values())
         assert output["pred_masks"].shape == (2, 3, 16, 16)
@@ -246,8 +246,8 @@ class TestBfloat16:
             trainer = _trainer(network, micro_samples[:2], 2, lr=1e-3, amp=amp)
             trainer.run()
             assert trainer.scaler is None
-            assert trainer.state.output["loss"].isfinite()
-            assert trainer.state.output["loss"].dtype == torch.float32
+            assert trainer.state.output[0]["loss"].isfinite()
+            assert trainer.state.output[0]["loss"].dtype == torch.float32
             # the weights and their gradients stay in float32
             assert {p.dtype for p in network.parameters()} == {torch.float32}
             types[amp] = seen
@@ -303,7 +303,7 @@ class TestLearning:
 
         def record(engine: Sa2VATrainer) -> None:
             for key, values in parts.items():
-                values.append(engine.state.output[key].item())
+                values.append(engine.state.output[0][key].item())
 
         optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
         trainer = _trainer(network, samples, 2, optimizer=optimizer, max_epochs=25)

@@ -15,7 +15,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.preflight.keys import find_unknown
+from monai_sa2va.preflight.keys import find_unknown, find_unknown_argument
 
 SHIPPED = {"learning_rate": 1, "warmup_steps": 2, "train": {"trainer": {"_target_": "x"}}}
 
@@ -72,3 +72,30 @@ def test_outside_of_a_configuration_there_is_no_parser():
 
     with pytest.raises(ConfigError, match="expressions of a configuration"):
         check_keys("train")
+
+
+@pytest.mark.parametrize(
+    ("component", "expected"),
+    [
+        ({"_target_": "Identityd", "keys": "image", "allow_missing_keys": True}, None),
+        ({"_target_": "Identityd", "key": "image"}, ("part#key", "Identityd", "part#keys")),
+        (
+            {"_target_": "monai_sa2va.losses.sa2va_loss.Sa2VALoss", "mask_weigth": 1},
+            ("part#mask_weigth", "Sa2VALoss", "part#mask_weight"),
+        ),
+        ({"_target_": "SimpleInferer", "zzz": 1}, ("part#zzz", "SimpleInferer", None)),
+        ({"_target_": "Identityd", "keys": "image", "_disabled_": True, "_desc_": "of no use"}, None),
+        # takes anything, can't be found, is no name
+        ({"_target_": "builtins.dict", "anything": 1}, None),
+        ({"_target_": "monai_sa2va.nowhere.Nothing", "anything": 1}, None),
+        ({"_target_": "$dict", "anything": 1}, None),
+    ],
+)
+def test_arguments_that_nothing_takes_are_found(component, expected):
+    parser = ConfigParser({"part": component, "all": [{"_target_": "SimpleInferer"}]})
+    parser.parse()
+    assert find_unknown_argument(parser) == expected
+    deep = ConfigParser({"all": {"of": [component]}})
+    deep.parse()
+    found = find_unknown_argument(deep)
+    assert (found and found[0]) == (expected and expected[0].replace("part", "all#of#0"))
