@@ -180,8 +180,8 @@ class TestTwoProcesses:
     @pytest.mark.parametrize(
         ("settings", "line"),
         [
-            (["--learning_rat", "1e-3"], "error: [CONFIG] unknown key learning_rat:"),
-            (["--learning_rate", "-1.0"], "error: [PREFLIGHT] 3 of the checks before the run failed (parameters"),
+            (["--learning_rat", "1e-3"], "error: process 0: [CONFIG] unknown key learning_rat:"),
+            (["--learning_rate", "-1.0"], "error: process 0: [PREFLIGHT] a check before the run failed, parameters: "),
             (["--resume", "True", "--seed", "1"], "[CHECKPOINT] resume_00000001.pt was written with seed 0, and it"),
         ],
         ids=["unknown key", "preflight", "all fail alike"],
