@@ -69,6 +69,7 @@ class Answer:
         kind: one of :data:`KINDS`.
         presence: of the object, 0 to 1; the largest, where the sentence was taken to name several.
         empty: whether no pixel was marked.
+        below: whether presence is below the checkpoint's threshold.
     """
 
     image: str
@@ -76,6 +77,7 @@ class Answer:
     kind: str
     presence: float
     empty: bool
+    below: bool = False
 
 
 def questions(case: Case, unknown: Sequence[str] = UNKNOWN) -> dict[str, str]:
@@ -99,8 +101,9 @@ def collect(segmenter: Segmenter, cases: Sequence[Case], unknown: Sequence[str] 
         belongs = np.array(found.prompts)
         for phrase, kind in asked.items():
             own = np.flatnonzero(belongs == PLAIN.format(phrase))
-            presence = float(found.scores[own].max())
-            answers.append(Answer(case.name, phrase, kind, presence, not found.masks[own].any()))
+            presence, threshold = float(found.scores[own].max()), found.presence_threshold
+            below = threshold is not None and presence < threshold
+            answers.append(Answer(case.name, phrase, kind, presence, not found.masks[own].any(), below))
     return answers
 
 
@@ -108,10 +111,12 @@ def summarise(answers: Sequence[Answer], bins: int = 10) -> dict[str, Any]:
     """Rates, curves and calibration.
 
     Returns:
-        ``kinds``: of each the number ``asked``, ``empty`` and their ``rate`` (``None`` without any); ``acceptance``:
-        rate, limit and whether it is ``met``; ``phrases``: the same rates by kind and phrase; ``auc`` of what is there
-        against each other kind; ``reliability`` (stretches of presence) and ``calibration_error`` over what is there,
-        missing and foreign; ``roc`` of the same (``false``, ``true``).
+        ``kinds``: of each the number ``asked``, ``empty``, their ``rate`` (``None`` without any), and how many are
+        ``below`` the threshold; ``acceptance``: rate, limit and whether it is ``met``; ``phrases``: the same rates by
+        kind and phrase; ``auc`` of what is there against each other kind; ``roc`` (``false``, ``true``) over what is
+        there, missing and foreign; ``reliability`` (stretches of presence) and ``calibration_error`` over what is there
+        and, of each image, one missing and one foreign phrase: presence is a probability among questions as validation
+        asks them.
 
     Raises:
         DataError: when nothing is there, or nothing is missing or foreign.
@@ -124,9 +129,8 @@ def summarise(answers: Sequence[Answer], bins: int = 10) -> dict[str, Any]:
         }
         for kind in KINDS
     }
-    scores, there = _pairs(answers, ("missing", "foreign"))
-    false, hits = roc_curve(scores, there)
-    stretches = reliability(scores, there, bins)
+    false, hits = roc_curve(*_pairs(answers, ("missing", "foreign")))
+    stretches = reliability(*_pairs(_as_validated(answers), ("missing", "foreign")), bins)
     return {
         "kinds": kinds,
         "acceptance": {kind: _verdict(kinds[kind]["rate"], *limit) for kind, limit in LIMITS.items()},
@@ -140,7 +144,18 @@ def summarise(answers: Sequence[Answer], bins: int = 10) -> dict[str, Any]:
 
 def _rate(answers: Sequence[Answer]) -> dict[str, Any]:
     empty = sum(answer.empty for answer in answers)
-    return {"asked": len(answers), "empty": empty, "rate": empty / len(answers) if answers else None}
+    below = sum(answer.below for answer in answers)
+    return {"asked": len(answers), "empty": empty, "rate": empty / len(answers) if answers else None, "below": below}
+
+
+def _as_validated(answers: Sequence[Answer]) -> list[Answer]:
+    """What is there, and of each image one missing and one foreign phrase, by turns."""
+    chosen = [answer for answer in answers if answer.kind == "present"]
+    for number, image in enumerate(dict.fromkeys(answer.image for answer in answers)):
+        for kind in ("missing", "foreign"):
+            own = [answer for answer in answers if (answer.image, answer.kind) == (image, kind)]
+            chosen += own[number % len(own) :][:1] if own else []
+    return chosen
 
 
 def _verdict(rate: float | None, side: str, limit: float) -> dict[str, Any]:
@@ -166,7 +181,7 @@ def draw(answers: Sequence[Answer], report: Mapping[str, Any]) -> Image.Image:
     pen.line([_at(0, stretch.presence, stretch.observed) for stretch in stretches], fill="black", width=2)
     error = report["calibration_error"]
     _axes(pen, 0, f"reliability (calibration error {error:.3f})", "presence", "share that is there", font)
-    _axes(pen, 1, "ROC of presence", "not there, taken to be", "there, found", font)
+    _axes(pen, 1, "ROC of presence", "not there, taken as there", "there, found", font)
     for number, (kind, colour) in enumerate(_COLOURS.items()):
         if kind not in report["auc"]:
             continue
@@ -204,15 +219,15 @@ def run(checkpoint: Path, preset: str, count: int, seed: int, size: int, output:
     threshold = segmenter.network.config.presence_threshold
     answers = collect(segmenter, make_cases(count, seed, size))
     report = summarise(answers)
-    told = "no presence threshold" if threshold is None else f"emptied below a presence of {threshold:.4f}"
+    told = "no presence threshold" if threshold is None else f"masks below a presence of {threshold:.4f} are emptied"
     where = f"{count} phantoms of seeds {seed} to {seed + count - 1}, {size} x {size}"
     print_table(
         f"{where}; {told}",
-        ["phrases", "asked", "empty", "rate", "asked for", "met", "area under the ROC"],
+        ["phrases", "asked", "below", "empty", "rate", "goal", "met", "AUC"],
         [
             [
                 kind,
-                *(report["kinds"][kind][key] for key in ("asked", "empty", "rate")),
+                *(report["kinds"][kind][key] for key in ("asked", "below", "empty", "rate")),
                 report["acceptance"].get(kind, {}).get("limit"),
                 {True: "yes", False: "no"}.get(report["acceptance"].get(kind, {}).get("met")),
                 report["auc"].get(kind),

@@ -118,14 +118,15 @@ class PresenceTuner:
                 )
             fit = fit_presence(scores, there, self.calibration, self.max_emptied)
         except DataError as error:
-            _LOGGER.warning("no mask will be emptied, as no presence threshold was tuned: %s", error)
+            _log(logging.WARNING, "no mask will be emptied, as no presence threshold was tuned: %s", error)
             self._set(None, 1.0, 0.0)
             for key in _METRICS:
                 # that of an earlier validation would look like this one's
                 engine.state.metrics.pop(key, None)
             return
         self._set(fit.threshold, fit.scale, fit.bias)
-        _LOGGER.info(
+        _log(
+            logging.INFO,
             "masks are emptied below a presence of %.4g: %.1f %% of %d that are there, %.1f %% of %d that are not",
             fit.threshold,
             100 * fit.emptied_present,
@@ -140,3 +141,9 @@ class PresenceTuner:
         self.info.set_presence(threshold, scale, bias)
         module: Any = unwrap(self.network)
         module.config = replace(module.config, presence_threshold=threshold, presence_scale=scale, presence_bias=bias)
+
+
+def _log(level: int, message: str, *values: Any) -> None:
+    """Every process tunes, and comes to the same; one says so."""
+    if idist.get_rank() == 0:
+        _LOGGER.log(level, message, *values)

@@ -32,7 +32,7 @@ def benchmark(scoring):
 
 
 def _answers(benchmark, *rows):
-    return [benchmark.Answer("a", phrase, kind, presence, empty) for phrase, kind, presence, empty in rows]
+    return [benchmark.Answer("a", *row) for row in rows]
 
 
 def test_what_is_asked_of_a_fundus(benchmark, scoring):
@@ -50,18 +50,18 @@ def test_rates_and_curves_by_hand(benchmark):
     answers = _answers(
         benchmark,
         ("vessels", "present", 0.9, False),
-        ("vessels", "present", 0.7, True),
+        ("vessels", "present", 0.7, True, True),
         ("cyst", "missing", 0.8, False),
-        ("cyst", "missing", 0.1, True),
+        ("cyst", "missing", 0.1, True, True),
         ("liver", "foreign", 0.0, True),
         ("tooth", "unknown", 1.0, False),
     )
     report = benchmark.summarise(answers, bins=2)
     assert report["kinds"] == {
-        "present": {"asked": 2, "empty": 1, "rate": 0.5},
-        "missing": {"asked": 2, "empty": 1, "rate": 0.5},
-        "foreign": {"asked": 1, "empty": 1, "rate": 1.0},
-        "unknown": {"asked": 1, "empty": 0, "rate": 0.0},
+        "present": {"asked": 2, "empty": 1, "rate": 0.5, "below": 1},
+        "missing": {"asked": 2, "empty": 1, "rate": 0.5, "below": 1},
+        "foreign": {"asked": 1, "empty": 1, "rate": 1.0, "below": 0},
+        "unknown": {"asked": 1, "empty": 0, "rate": 0.0, "below": 0},
     }
     assert report["acceptance"] == {
         "foreign": {"rate": 1.0, "limit": "at least 0.9", "met": True},
@@ -70,12 +70,13 @@ def test_rates_and_curves_by_hand(benchmark):
     }
     # 0.9 beats both missing ones, 0.7 one of them; the unknown one is above both
     assert report["auc"] == {"missing": 0.75, "foreign": 1.0, "unknown": 0.0}
+    # of one image the first missing phrase, at 0.8, and the foreign one
     low, high = report["reliability"]
-    assert (low["count"], low["observed"]) == (2, 0.0)
+    assert (low["count"], low["observed"]) == (1, 0.0)
     assert (high["count"], high["observed"]) == (3, pytest.approx(2 / 3))
-    assert report["calibration_error"] == pytest.approx((2 * 0.05 + 3 * (0.8 - 2 / 3)) / 5)
+    assert report["calibration_error"] == pytest.approx((0.0 + 3 * (0.8 - 2 / 3)) / 4)
     assert report["roc"]["true"] == [0, 0.5, 0.5, 1, 1, 1]
-    assert report["phrases"]["missing"] == {"cyst": {"asked": 2, "empty": 1, "rate": 0.5}}
+    assert report["phrases"]["missing"] == {"cyst": {"asked": 2, "empty": 1, "rate": 0.5, "below": 1}}
 
 
 def test_nothing_absent_is_an_error(benchmark):
@@ -92,13 +93,15 @@ def test_several_objects_of_a_sentence_count_as_one(benchmark, scoring):
             masks = np.zeros((2 * len(prompts), 2, 2), bool)
             masks[1] = True
             scores = np.linspace(0, 0.9, 2 * len(prompts))
-            return SimpleNamespace(masks=masks, scores=scores, prompts=[p for p in prompts for _ in range(2)])
+            twice = [p for p in prompts for _ in range(2)]
+            return SimpleNamespace(masks=masks, scores=scores, prompts=twice, presence_threshold=0.5)
 
     answers = benchmark.collect(Twice(), [case], ())
     assert [answer.phrase for answer in answers] == asked
     assert (answers[0].kind, answers[0].empty) == ("present", False)
     assert answers[0].presence == pytest.approx(0.9 / (2 * len(asked) - 1))
     assert all(answer.empty for answer in answers[1:])
+    assert (answers[0].below, answers[-1].below) == (True, False)
 
 
 def test_the_picture_shows_bars_and_curves(benchmark):

@@ -32,7 +32,7 @@ from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.phantoms import write_phantoms
 
 # handlers that decide what all processes do, and so are built in all of them
-_EVERYWHERE = ("FinalValidationHandler", "ResumableCheckpoint", "EarlyStop")
+_EVERYWHERE = ("FinalValidationHandler", "ResumableCheckpoint", "EarlyStop", "PresenceTuner")
 _TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m")
 
 

@@ -113,7 +113,9 @@ def test_an_earlier_validation_does_not_count(micro_config: Sa2VAConfig) -> None
     assert (network.config.presence_scale, network.config.presence_bias) == (1, 0)
 
 
-def test_the_scores_of_all_processes_count(micro_config: Sa2VAConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_scores_of_all_processes_count(
+    micro_config: Sa2VAConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The other process has seen what this one's two objects say nothing of."""
     other = [(2.0, True), (-4.0, False)]
     monkeypatch.setattr("ignite.distributed.get_world_size", lambda: 2)
@@ -121,8 +123,15 @@ def test_the_scores_of_all_processes_count(micro_config: Sa2VAConfig, monkeypatc
     network, info = _Network(micro_config), ModelInfo(micro_config)
     engine = _engine([9.0, -9.0], [True, False])
     PresenceTuner(network, info, min_objects=2, calibration="none").attach(engine)
-    _run(engine, 2)
+    with caplog.at_level(logging.INFO, logger="monai_sa2va"):
+        _run(engine, 2)
     assert network.config.presence_threshold == pytest.approx(0.2689414214)  # sigmoid of -1
+    assert "masks are emptied below a presence of 0.2689" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
+    with caplog.at_level(logging.INFO, logger="monai_sa2va"):
+        _run(engine, 2)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
