@@ -171,8 +171,8 @@ def write_stack(folder: Path, stack: PhantomStack) -> dict[str, Any]:
         Keys.LABEL.value: f"labels/{name}",
         Keys.PROMPTS.value: {str(LABEL_VALUES[held]): list(SYNONYMS[held]) for held in stack.names},
         Keys.ABSENT.value: list(stack.absent),
-        "foreign": [list(words) for other, words in SYNONYMS.items() if other not in STRUCTURES[stack.look]],
-        "family": stack.look,
+        Keys.FOREIGN.value: [list(words) for other, words in SYNONYMS.items() if other not in STRUCTURES[stack.look]],
+        Keys.FAMILY.value: stack.look,
         "kind": stack.kind,
     }
     return entry if stack.frame_seconds is None else {**entry, "frame_seconds": stack.frame_seconds}

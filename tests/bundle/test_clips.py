@@ -75,7 +75,7 @@ def test_overlay_adds_and_changes_the_loader_alone(configs: Path):
 
 
 def test_one_run_sees_images_and_clips_and_goes_on_in_mid_epoch(configs: Path, data: Path, micro_config: Sa2VAConfig):
-    parser = parse(configs, data, micro_config, clip_length=5, include_absent=True)
+    parser = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5)
     refuse_unknown(parser, "train")
     loader, network = parser.get_parsed_content("train#dataloader"), parser.get_parsed_content("network")
     # 6 images are 3 batches, and as many are of clips
@@ -95,9 +95,7 @@ def test_one_run_sees_images_and_clips_and_goes_on_in_mid_epoch(configs: Path, d
     assert any(batch["gt_masks"].any() for batch in clips)
     for batch in (clips[0], next(batch for batch in found if "prompt_frame" not in batch)):
         network(batch)["loss"].backward()
-    again = parse(configs, data, micro_config, clip_length=5, include_absent=True).get_parsed_content(
-        "train#dataloader"
-    )
+    again = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5).get_parsed_content("train#dataloader")
     again.set_epoch(0, 4)
     rest = list(again)
     assert len(rest) == 2
