@@ -44,6 +44,9 @@ _TRAINER = ("iteration", "optimizer_steps", "best_metric", "best_metric_epoch")
 _VALIDATOR = ("epoch", "best_metric", "best_metric_epoch")
 
 
+_HALVES: dict[str | None, torch.dtype | None] = {None: None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
 class WeightsSaver:
     """Write weights whole or not at all: an evaluator's best ones, or a trainer's last ones.
 
@@ -53,6 +56,11 @@ class WeightsSaver:
         filename: of the file, which each better one replaces.
         best: attached to an evaluator: after an epoch whose key metric is the best so far. Otherwise attached to a
             trainer: once, after its last epoch.
+        dtype: ``"float16"`` or ``"bfloat16"`` halves the file: floating-point weights are rounded to it, and are
+            float32 again in a network that loads them; ``None`` keeps theirs.
+
+    Raises:
+        ConfigError: when ``dtype`` is none of these.
     """
 
     def __init__(
@@ -61,8 +69,13 @@ class WeightsSaver:
         save_dict: Mapping[str, Any],
         filename: str = "model.pt",
         best: bool = True,
+        dtype: str | None = None,
     ) -> None:
+        if dtype not in _HALVES:
+            allowed = ", ".join(name for name in _HALVES if name)
+            raise ConfigError(f"dtype of the saved weights is {dtype!r}; give {allowed}, or null to keep theirs")
         self.path, self.save_dict, self.best = Path(save_dir) / filename, dict(save_dict), best
+        self.dtype = _HALVES[dtype]
 
     def attach(self, engine: Engine) -> None:
         """Listen to an evaluator or a trainer."""
@@ -76,7 +89,7 @@ class WeightsSaver:
         """
         state: Any = engine.state
         if not self.best or state.best_metric_epoch == state.epoch:
-            save_checkpoint(_states(self.save_dict), self.path)
+            save_checkpoint(_rounded(_states(self.save_dict), self.dtype), self.path)
 
 
 class ResumableCheckpoint:
@@ -253,6 +266,14 @@ class ResumableCheckpoint:
         done, planned = engine.state.epoch, engine.state.max_epochs
         left = "" if done < planned else f": all {planned} epochs are done, pass a larger max_epochs for more"
         _LOGGER.info("going on from %s, after %d whole epochs%s", name, done, left)
+
+
+def _rounded(content: Any, dtype: torch.dtype | None) -> Any:
+    """The same with floating-point tensors in ``dtype``."""
+    if isinstance(content, Mapping):
+        return {key: _rounded(value, dtype) for key, value in content.items()}
+    rounds = dtype is not None and isinstance(content, torch.Tensor) and content.is_floating_point()
+    return content.to(dtype) if rounds else content
 
 
 def _states(things: Mapping[str, Any]) -> dict[str, Any]:
