@@ -27,8 +27,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 
@@ -36,6 +38,7 @@ from monai_sa2va import errors
 from monai_sa2va.cli.main import VERBS, app
 from monai_sa2va.data.datalist import SECTIONS, load_datalist
 from monai_sa2va.data.phantoms import LABEL_VALUES, make_phantom
+from monai_sa2va.networks.sa2va import Sa2VA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -183,6 +186,27 @@ def test_commands_of_the_readme(tmp_path, workplace):
 def test_commands_for_training(tmp_path, workplace):
     run_page("docs/how-to/train.md", tmp_path, workplace)
     assert list((tmp_path / "runs/first").glob("resume_*.pt"))
+
+
+@pytest.mark.slow
+def test_code_for_corrections(tmp_path, workplace, monkeypatch):
+    (tmp_path / "bundle" / "models").mkdir()
+    torch.save({"model": Sa2VA("tiny", seed=0).state_dict()}, tmp_path / "bundle" / "models" / "model.pt")
+    Image.fromarray(make_phantom(0, "fundus", 208).image).save(tmp_path / "eye.png")
+    scan = np.random.default_rng(0).integers(0, 255, (84, 96, 46)).astype(np.int16)
+    nib.save(nib.Nifti1Image(scan, np.diag([-1.0, -1.0, 2.0, 1.0])), tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MONAI_SA2VA_BUNDLE", raising=False)
+    names: dict = {}
+    shapes = []
+    for block in blocks("docs/how-to/correct.md"):
+        assert block.language == "python"
+        exec(block.text, names)
+        shapes += [names["found"].masks.shape, names.get("corrected", names["found"]).masks.shape]
+    assert names["better"].masks.shape == (1, 208, 208)
+    assert shapes == [(1, 208, 208), (1, 208, 208), (1, 46, 96, 84), (1, 46, 96, 84)]
+    assert names["better"].labels == ["vessels"]
+    assert names["corrected"].labels == ["liver"]
 
 
 # --- links, options, keys
