@@ -28,7 +28,7 @@ __all__ = ["PAGE", "render"]
 PAGE = Path(__file__).parent / "reference" / "python.md"
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "Use": ("predictor", "inferers.image", "bundles"),
+    "Use": ("predictor", "inferers.image", "inferers.stack", "inferers.visual_prompts", "bundles"),
     "Network": (
         "config",
         "networks.presets",
@@ -37,6 +37,10 @@ MODULES: dict[str, tuple[str, ...]] = {
         "networks.projector",
         "networks.mllm",
         "networks.chat",
+        "networks.prompts",
+        "networks.sam2",
+        "networks.memory",
+        "networks.interaction",
         "networks.parts",
     ),
     "Images and labels": (
