@@ -11,7 +11,7 @@
 
 """What clicks, boxes and memory are worth, each beside the same weights with that part at random.
 
-``python benchmarks/interaction.py clicks --checkpoint bundle/models/model.pt`` prints, on phantoms of unseen seeds, the
+``python benchmarks/interaction.py clicks --checkpoint FILE`` prints, on phantoms of unseen seeds, the
 Dice of text alone, of text and 1 to 3 clicks where text alone stays below 0.9, and of points and boxes alone.
 ``... propagation`` carries what a sentence draws in the middle slice of phantom volumes through the others, and counts
 the slices without the object that stay empty. ``--random text``, ``clicks`` or ``memory`` gives that part new weights

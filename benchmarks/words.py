@@ -11,7 +11,7 @@
 
 """What a model makes of names that its training never used: other synonyms, other languages.
 
-``python benchmarks/words.py --checkpoint bundle/models/model.pt`` asks for each structure of unseen phantoms by its own
+``python benchmarks/words.py --checkpoint FILE`` asks for each structure of unseen phantoms by its own
 name, by a synonym that no phantom's datalist has, and in German, French, Spanish and Chinese, and prints the Dice by
 structure and way. The sentence around the name stays English.
 """
