@@ -105,8 +105,8 @@ class ResumableCheckpoint:
 
     Args:
         save_dir: folder of the checkpoints.
-        save_dict: what is saved, each by its ``state_dict()``: network, optimizer, schedule. What refuses another
-            configuration, as :class:`~monai_sa2va.checkpoints.info.ModelInfo`, comes first.
+        save_dict: what is saved, each by its ``state_dict()``: network, optimizer, schedule, in this order. What
+            refuses another configuration, as :class:`~monai_sa2va.checkpoints.info.ModelInfo`, comes first.
         validator: the evaluator whose best metric is carried on, if there is one.
         interval: optimizer steps from one checkpoint to the next, at least 1; the end of a run is always saved.
         keep: how many are kept, at least 1.
@@ -246,9 +246,13 @@ class ResumableCheckpoint:
         if odd:
             raise CheckpointError(f"{name} holds no {odd[0]!r}: it is of another configuration; start anew")
         _check_settings(content["settings"], _settings(engine), name)
+        kept = [
+            line
+            for key, thing in self.save_dict.items()
+            if isinstance(thing, Optimizer)
+            for line in _kept_options(thing, content[key])
+        ]
         for key, thing in self.save_dict.items():
-            if isinstance(thing, Optimizer):
-                _warn_of_other_rates(thing, content[key])
             try:
                 thing.load_state_dict(content[key])
             except CheckpointError:
@@ -257,6 +261,9 @@ class ResumableCheckpoint:
                 raise CheckpointError(
                     f"{key!r} of {name} doesn't fit this configuration; go on with the one it was begun with"
                 ) from error
+        # now that nothing was refused
+        for line in kept:
+            _LOGGER.warning(line)
         _set_values(engine, content["trainer"])
         # whole epochs so far: the engine counts the one it goes on with
         engine.state.epoch = engine.state.iteration // engine.state.epoch_length
@@ -314,18 +321,15 @@ def _check_settings(then: Mapping[str, Any], now: Mapping[str, Any], name: str) 
         )
 
 
-def _warn_of_other_rates(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def _kept_options(optimizer: Optimizer, state: Mapping[str, Any]) -> list[str]:
     """Say what of the optimizer's options a resumed run doesn't take over."""
-    for now, then in zip(optimizer.param_groups, state["param_groups"], strict=False):
-        for key in sorted(now.keys() & then.keys() - {"params", "lr"}):
-            if now[key] != then[key]:
-                _LOGGER.warning(
-                    "the optimizer's %s was %s and is %s now: the run goes on with %s",
-                    key,
-                    then[key],
-                    now[key],
-                    then[key],
-                )
+    return [
+        f"{'learning_rate' if key == 'initial_lr' else key} was {then[key]} and is {now[key]} now: "
+        f"the run goes on with {then[key]}"
+        for now, then in zip(optimizer.param_groups, state["param_groups"], strict=False)
+        for key in sorted(now.keys() & then.keys() - {"params", "lr"})
+        if now[key] != then[key]
+    ]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

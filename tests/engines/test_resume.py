@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -65,7 +66,12 @@ def run(micro_config: Sa2VAConfig, micro_samples: list[dict[str, Any]], tmp_path
         network = Sa2VA(micro_config, Sa2VALoss(sample_points=True, num_points=16), seed=0)
         rate = settings.pop("rate", 1e-3)
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-        schedule = warmup_cosine(optimizer, 2, 6, 1e-4)
+        # a schedule of another kind says nothing of its own
+        schedule: torch.optim.lr_scheduler.LRScheduler = (
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 6)
+            if settings.pop("linear", False)
+            else warmup_cosine(optimizer, 2, settings.pop("total", 6), 1e-4)
+        )
         info = ModelInfo(micro_config, window=settings.pop("window", "auto"))
         loader = Sa2VADataLoader(
             micro_samples[:7], 1, shuffle=True, seed=settings.pop("seed", 0), num_workers=settings.pop("workers", 0)
@@ -285,10 +291,29 @@ def test_each_process_gets_its_own_random_state_back(run: Run, tmp_path: Path, m
 
 
 def test_another_learning_rate_is_not_taken_over_quietly(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    whole = run("whole")
+    whole = run("whole", linear=True)
+    run("run", kill=7, linear=True)
+    assert _same(whole, run("run", resume=True, rate=2e-3, linear=True))
+    assert "learning_rate was 0.001 and is 0.002 now: the run goes on with 0.001" in caplog.text
+    assert "initial_lr" not in caplog.text
+
+
+def test_another_learning_rate_of_the_own_schedule_is_refused(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run("run", kill=7)
-    assert _same(whole, run("run", resume=True, rate=2e-3))
-    assert "the optimizer's initial_lr was 0.001 and is 0.002 now: the run goes on with 0.001" in caplog.text
+    with pytest.raises(CheckpointError, match=r"begun with learning_rate 0.001, and it is 0.002 now: go on with"):
+        run("run", resume=True, rate=2e-3)
+    # one line, not two that contradict each other
+    assert "goes on with" not in caplog.text
+
+
+def test_more_epochs_of_a_longer_schedule_change_the_weights(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    ended = run("run")
+    longer = run("run", resume=True, epochs=3, total=9)
+    assert "begun with total_steps 6, and it is 9 now: from step 6 on the rate is that of the new" in caplog.text
+    assert longer.state.optimizer_steps == 9
+    # the rate of the last step, by the cosine of 7 steps after the warm-up of 2
+    assert longer.state.lr == pytest.approx(0.5e-3 * (1 + math.cos(math.pi * 6 / 7)))
+    assert not _same(ended, longer)
 
 
 def test_a_loader_without_a_seed(run: Run) -> None:
