@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -205,6 +208,61 @@ def test_a_new_run_killed_before_it_removed_the_earlier_one_goes_on_with_its_own
         assert _same(run("whole"), run("run", resume=True))
     assert "going on from resume_00000001.pt, after 0 whole epochs" in caplog.text
     assert _names(tmp_path / "run") == ["resume_00000005.pt", "resume_00000006.pt"]
+
+
+def _age(path: Path, order: int) -> None:
+    """Give a file the time that a copy may leave it with."""
+    os.utime(path, ns=(order, order))
+
+
+def test_the_times_of_files_decide_nothing(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run("run", kill=8)
+    # copied in the wrong order
+    _age(tmp_path / "run" / "resume_00000003.pt", 1)
+    _age(tmp_path / "run" / "resume_00000002.pt", 2)
+    with caplog.at_level(logging.INFO):
+        run("run", kill=10, resume=True)
+    assert "going on from resume_00000003.pt" in caplog.text
+    assert "passed over" not in caplog.text
+
+
+def test_of_two_runs_the_one_begun_last_goes_on_and_the_other_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("run")
+    (tmp_path / "kept").mkdir()
+    for path in (tmp_path / "run").iterdir():
+        shutil.copy(path, tmp_path / "kept")
+    # on a clock that was set back
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+    run("run", kill=7)
+    assert _names(tmp_path / "run") == ["resume_00000001.pt", "resume_00000002.pt"]
+    for path in (tmp_path / "kept").iterdir():
+        shutil.copy(path, tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        run("run", kill=8, resume=True)
+    assert "resume_00000006.pt of an earlier run is passed over for resume_00000002.pt of the newest one" in caplog.text
+    assert "going on from resume_00000002.pt" in caplog.text
+    # the earlier run's, and none of this one's, are removed
+    assert _names(tmp_path / "run") == ["resume_00000002.pt", "resume_00000003.pt"]
+
+
+def test_a_checkpoint_without_its_run_is_older_than_any(run: Run, tmp_path: Path) -> None:
+    run("run", kill=8)
+    path = tmp_path / "run" / "resume_00000003.pt"
+    content = torch.load(path, weights_only=True)
+    began = content.pop("run")
+    torch.save(content, path)
+    run("run", kill=8, resume=True)
+    assert torch.load(path, weights_only=True)["run"] == began
+
+
+def test_what_a_killed_run_was_writing_is_removed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".model.pt.tmp", ".resume_00000001.pt.tmp", ".other.tmp"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    run("run", kill=1)
+    assert _names(tmp_path / "run") == [".other.tmp"]
 
 
 def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_there(
