@@ -55,6 +55,8 @@ class WeightsSaver:
             trainer: once, after its last epoch.
         dtype: ``"float16"`` or ``"bfloat16"`` halves the file: floating-point weights are rounded to it, and are
             float32 again in a network that loads them; ``None`` keeps theirs.
+        resume: the run goes on from a checkpoint in ``save_dir``, where there is one, and so replaces weights of its
+            own. Otherwise a warning names a file that is there already.
 
     Raises:
         ConfigError: when ``dtype`` is none of these.
@@ -67,15 +69,24 @@ class WeightsSaver:
         filename: str = "model.pt",
         best: bool = True,
         dtype: str | None = None,
+        resume: bool = False,
     ) -> None:
         if dtype not in _HALVES:
             allowed = ", ".join(name for name in _HALVES if name)
             raise ConfigError(f"dtype of the saved weights is {dtype!r}; give {allowed}, or null to keep theirs")
         self.path, self.save_dict, self.best = Path(save_dir) / filename, dict(save_dict), best
-        self.dtype = _HALVES[dtype]
+        self.dtype, self.resume = _HALVES[dtype], resume
 
     def attach(self, engine: Engine) -> None:
-        """Listen to an evaluator or a trainer."""
+        """Listen to an evaluator or a trainer, and say so where a file of another run will be replaced."""
+        # here, as an evaluator starts only when an epoch of the training is over
+        if self.path.exists() and not (self.resume and checkpoint_files(self.path.parent)):
+            _LOGGER.warning(
+                "%s is there already, and this run replaces it after its %s: to keep it, stop now and pass another "
+                "--ckpt_dir",
+                self.path,
+                "first validation" if self.best else "last epoch",
+            )
         engine.add_event_handler(Events.EPOCH_COMPLETED if self.best else Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from monai_sa2va.checkpoints.info import ModelInfo
 from monai_sa2va.checkpoints.load import read_weights
@@ -404,3 +404,26 @@ def test_weights_are_saved_where_they_are_the_best_or_the_last(
     assert (tmp_path / "model.pt").is_file() is saved
     if saved:
         assert torch.equal(read_weights(tmp_path / "model.pt")["weight"], network.weight)
+
+
+@pytest.mark.parametrize(("best", "when"), [(True, "first validation"), (False, "last epoch")])
+def test_weights_of_another_run_are_not_replaced_without_a_word(
+    tmp_path: Path, best: bool, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def attach(resume: bool) -> list[str]:
+        caplog.clear()
+        WeightsSaver(tmp_path, {}, best=best, resume=resume).attach(Engine(lambda *_: None))
+        return caplog.messages
+
+    assert attach(resume=False) == []
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    told = [
+        f"{tmp_path / 'model.pt'} is there already, and this run replaces it after its {when}: to keep it, stop now "
+        "and pass another --ckpt_dir"
+    ]
+    assert attach(resume=False) == told
+    # there is nothing to resume: the run is a new one
+    assert attach(resume=True) == told
+    (tmp_path / "resume_00000001.pt").write_bytes(b"")
+    assert attach(resume=True) == []
+    assert attach(resume=False) == told
