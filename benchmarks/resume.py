@@ -145,8 +145,9 @@ def newest_step(folder: Path) -> int:
 
 
 def different(first: Path, second: Path) -> list[str]:
-    """Names of the values of two checkpoints that are not the same, bit for bit."""
-    return _different(torch.load(first, weights_only=True), torch.load(second, weights_only=True), "")
+    """Names of the values of two checkpoints that are not the same, bit for bit; when they were begun doesn't count."""
+    one, other = torch.load(first, weights_only=True), torch.load(second, weights_only=True)
+    return _different(one | {"run": 0}, other | {"run": 0}, "")
 
 
 def _different(first: Any, second: Any, name: str) -> list[str]:

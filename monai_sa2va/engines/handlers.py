@@ -24,6 +24,7 @@ from monai.handlers import ValidationHandler
 
 from monai_sa2va.engines.distributed import unwrap
 from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.networks.parts import trainable_summary, weights_hash
 
 if TYPE_CHECKING:
@@ -41,9 +42,12 @@ class TrainingStats:
 
     Args:
         log_dir: of TensorBoard's files; ``None`` writes none.
-        interval: optimizer steps between two lines.
+        interval: optimizer steps between two lines, at least 1; ``log_interval`` in the bundle.
         progress: whether to show a progress bar.
         seed: of the initial weights, to be noted beside their hash.
+
+    Raises:
+        ConfigError: when ``interval`` can't be used.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class TrainingStats:
         progress: bool = True,
         seed: int | None = None,
     ) -> None:
+        _check_interval("log_interval", interval)
         self.log_dir, self.interval, self.progress, self.seed = log_dir, interval, progress, seed
         self._writer: SummaryWriter | None = None
         self._sums: dict[str, float] = {}
@@ -172,11 +177,15 @@ class FinalValidationHandler(ValidationHandler):
     leave no best weights.
 
     Args:
-        interval: epochs from one validation to the next.
+        interval: epochs from one validation to the next, at least 1; ``val_interval`` in the bundle.
         validator: an evaluator.
+
+    Raises:
+        ConfigError: when ``interval`` can't be used.
     """
 
     def __init__(self, interval: int, validator: Any = None) -> None:
+        _check_interval("val_interval", interval)
         super().__init__(interval=interval, validator=validator, epoch_level=True)
 
     def attach(self, engine: Engine) -> None:
@@ -185,3 +194,9 @@ class FinalValidationHandler(ValidationHandler):
 
     def _is_due(self, engine: Engine, epoch: int) -> bool:
         return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+
+def _check_interval(key: str, interval: Any) -> None:
+    """Refuse here what would fail in mid-run only; ``key`` is what users of the bundle call it."""
+    if not isinstance(interval, int) or isinstance(interval, bool) or interval < 1:
+        raise ConfigError(f"{key} is {interval!r}; give a whole number of at least 1")

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
-import re
-import zipfile
-import zlib
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +25,7 @@ from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
 from monai_sa2va.checkpoints.save import save_checkpoint, temporary_path
+from monai_sa2va.engines.checkpoint_files import CheckpointFile, checkpoint_files, in_order, read_checkpoint
 from monai_sa2va.engines.distributed import gather_all, is_main, process_number
 from monai_sa2va.engines.random_state import random_state, set_random_state
 from monai_sa2va.enums import Sa2VAKeys as Keys
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ResumableCheckpoint", "WeightsSaver"]
 
 _LOGGER = logging.getLogger(__name__)
-_NAME = re.compile(r"resume_(\d{8,})\.pt")
 _TRAINER = ("iteration", "optimizer_steps", "best_metric", "best_metric_epoch")
 _VALIDATOR = ("epoch", "best_metric", "best_metric_epoch")
 
@@ -58,6 +55,8 @@ class WeightsSaver:
             trainer: once, after its last epoch.
         dtype: ``"float16"`` or ``"bfloat16"`` halves the file: floating-point weights are rounded to it, and are
             float32 again in a network that loads them; ``None`` keeps theirs.
+        resume: the run goes on from a checkpoint in ``save_dir``, where there is one, and so replaces weights of its
+            own. Otherwise a warning names a file that is there already.
 
     Raises:
         ConfigError: when ``dtype`` is none of these.
@@ -70,15 +69,24 @@ class WeightsSaver:
         filename: str = "model.pt",
         best: bool = True,
         dtype: str | None = None,
+        resume: bool = False,
     ) -> None:
         if dtype not in _HALVES:
             allowed = ", ".join(name for name in _HALVES if name)
             raise ConfigError(f"dtype of the saved weights is {dtype!r}; give {allowed}, or null to keep theirs")
         self.path, self.save_dict, self.best = Path(save_dir) / filename, dict(save_dict), best
-        self.dtype = _HALVES[dtype]
+        self.dtype, self.resume = _HALVES[dtype], resume
 
     def attach(self, engine: Engine) -> None:
-        """Listen to an evaluator or a trainer."""
+        """Listen to an evaluator or a trainer, and say so where a file of another run will be replaced."""
+        # here, as an evaluator starts only when an epoch of the training is over
+        if self.path.exists() and not (self.resume and checkpoint_files(self.path.parent)):
+            _LOGGER.warning(
+                "%s is there already, and this run replaces it after its %s: to keep it, stop now and pass another "
+                "--ckpt_dir",
+                self.path,
+                "first validation" if self.best else "last epoch",
+            )
         engine.add_event_handler(Events.EPOCH_COMPLETED if self.best else Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -105,13 +113,14 @@ class ResumableCheckpoint:
 
     Args:
         save_dir: folder of the checkpoints.
-        save_dict: what is saved, each by its ``state_dict()``: network, optimizer, schedule. What refuses another
-            configuration, as :class:`~monai_sa2va.checkpoints.info.ModelInfo`, comes first.
+        save_dict: what is saved, each by its ``state_dict()``: network, optimizer, schedule, in this order. What
+            refuses another configuration, as :class:`~monai_sa2va.checkpoints.info.ModelInfo`, comes first.
         validator: the evaluator whose best metric is carried on, if there is one.
         interval: optimizer steps from one checkpoint to the next, at least 1; the end of a run is always saved.
         keep: how many are kept, at least 1.
-        resume: go on from the checkpoint written last that can be read; without any, training starts anew. Otherwise
-            a warning says that there are some; the first one of the new run replaces them, once it is whole.
+        resume: go on from the checkpoint of most steps, of the run that was begun last, that can be read; without any,
+            training starts anew. Otherwise a warning says that there are some; the first one of the new run replaces
+            them, once it is whole.
 
     Raises:
         ConfigError: when ``interval`` or ``keep`` can't be used.
@@ -134,7 +143,7 @@ class ResumableCheckpoint:
         self.save_dir, self.save_dict, self.validator = Path(save_dir), dict(save_dict), validator
         self.interval, self.keep, self.resume = interval, keep, resume
         self._own: list[Path] = []
-        self._saved = 0
+        self._run = self._saved = 0
         self._whole = False
 
     def attach(self, engine: Sa2VATrainer) -> None:
@@ -155,21 +164,22 @@ class ResumableCheckpoint:
             raise ConfigError("a run can be resumed only where its training loader has a seed; give it one")
         if is_main():
             # what a killed run was writing
-            for half in self.save_dir.glob(temporary_path(Path("resume_*.pt")).name):
+            for half in self.save_dir.glob(temporary_path(Path("*.pt")).name):
                 half.unlink(missing_ok=True)
-        found = self._found()
+        found = in_order(self.save_dir)
         self._own, self._whole = [], False
+        # the newest of its folder, even if the clock was set back
+        self._run = max(time.time_ns(), found[-1].run + 1 if found else 0)
         if self.resume and found:
             self._resume(engine, found)
         elif self.resume:
             _LOGGER.warning("there is nothing to resume in %s: training starts anew", self.save_dir)
         elif found:
             _LOGGER.warning(
-                "%s holds %s of an earlier run, which the first checkpoint of this one replaces, as its first "
-                "validation does model.pt: to go on with it, stop now and pass --resume True; to keep both, pass "
-                "another --ckpt_dir",
+                "%s holds %s of an earlier run, which the first checkpoint of this one replaces: to go on with it, "
+                "stop now and pass --resume True; to keep both, pass another --ckpt_dir",
                 self.save_dir,
-                found[-1].name,
+                found[-1].path.name,
             )
         self._saved = engine.state.optimizer_steps
         if len(steps := set(gather_all(self._saved))) > 1:
@@ -211,32 +221,38 @@ class ResumableCheckpoint:
             "trainer": _values(engine, _TRAINER),
             "validator": {} if self.validator is None else _values(self.validator, _VALIDATOR),
             "random": random,
+            "run": self._run,
         }
         save_checkpoint(content, path)
         self._own = [*(own for own in self._own if own != path), path][-self.keep :]
-        for old in self._found():
+        for old in checkpoint_files(self.save_dir):
             if old not in self._own:
                 old.unlink(missing_ok=True)
 
-    def _found(self) -> list[Path]:
-        """Checkpoints in the folder, in the order in which they were written."""
-        if not self.save_dir.is_dir():
-            return []
-        steps = {path: int(match[1]) for path in self.save_dir.iterdir() if (match := _NAME.fullmatch(path.name))}
-        # not by their steps alone: a run killed before it removed those of an earlier one goes on with its own
-        return sorted(steps, key=lambda path: (path.stat().st_mtime_ns, steps[path]))
-
-    def _resume(self, engine: Sa2VATrainer, found: list[Path]) -> None:
-        for number in range(len(found), 0, -1):
-            path = found[number - 1]
-            content = _read(path)
-            if content is not None:
-                self._restore(engine, content, path.name)
-                self._own = found[:number][-self.keep :]
-                return
-            _LOGGER.warning(
-                "%s can't be read and is left out%s", path.name, f" for {found[number - 2].name}" if number > 1 else ""
-            )
+    def _resume(self, engine: Sa2VATrainer, found: list[CheckpointFile]) -> None:
+        damaged = [file.path.name for file in found if file.run < 0]
+        whole = [file for file in found if file.run >= 0]
+        while whole:
+            file = whole[-1]
+            name = file.path.name
+            content = read_checkpoint(file.path)
+            if content is None:
+                damaged.append(whole.pop().path.name)
+                continue
+            for other in damaged:
+                _LOGGER.warning("%s can't be read and is left out for %s", other, name)
+            further = max(whole, key=lambda other: other.steps)
+            if further.steps > file.steps:
+                _LOGGER.warning(
+                    "%s of an earlier run is passed over for %s of the newest one, and the next checkpoint removes it: "
+                    "to keep it, stop now and move it to another folder",
+                    further.path.name,
+                    name,
+                )
+            self._restore(engine, content, name)
+            self._run = content.get("run", self._run)
+            self._own = [other.path for other in whole if other.run == file.run][-self.keep :]
+            return
         raise CheckpointError(
             f"no resume_*.pt in {self.save_dir.name!r} can be read; start anew without resume, or name another ckpt_dir"
         )
@@ -246,9 +262,13 @@ class ResumableCheckpoint:
         if odd:
             raise CheckpointError(f"{name} holds no {odd[0]!r}: it is of another configuration; start anew")
         _check_settings(content["settings"], _settings(engine), name)
+        kept = [
+            line
+            for key, thing in self.save_dict.items()
+            if isinstance(thing, Optimizer)
+            for line in _kept_options(thing, content[key])
+        ]
         for key, thing in self.save_dict.items():
-            if isinstance(thing, Optimizer):
-                _warn_of_other_rates(thing, content[key])
             try:
                 thing.load_state_dict(content[key])
             except CheckpointError:
@@ -257,6 +277,9 @@ class ResumableCheckpoint:
                 raise CheckpointError(
                     f"{key!r} of {name} doesn't fit this configuration; go on with the one it was begun with"
                 ) from error
+        # now that nothing was refused
+        for line in kept:
+            _LOGGER.warning(line)
         _set_values(engine, content["trainer"])
         # whole epochs so far: the engine counts the one it goes on with
         engine.state.epoch = engine.state.iteration // engine.state.epoch_length
@@ -314,37 +337,12 @@ def _check_settings(then: Mapping[str, Any], now: Mapping[str, Any], name: str) 
         )
 
 
-def _warn_of_other_rates(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def _kept_options(optimizer: Optimizer, state: Mapping[str, Any]) -> list[str]:
     """Say what of the optimizer's options a resumed run doesn't take over."""
-    for now, then in zip(optimizer.param_groups, state["param_groups"], strict=False):
-        for key in sorted(now.keys() & then.keys() - {"params", "lr"}):
-            if now[key] != then[key]:
-                _LOGGER.warning(
-                    "the optimizer's %s was %s and is %s now: the run goes on with %s",
-                    key,
-                    then[key],
-                    now[key],
-                    then[key],
-                )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        # torch doesn't look at the check sums that it writes
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return None
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # neither has one error class for damaged files; RuntimeError holds zipfile's NotImplementedError
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        LookupError,
-        ValueError,
-    ):
-        return None
-    return content if isinstance(content, dict) else None
+    return [
+        f"{'learning_rate' if key == 'initial_lr' else key} was {then[key]} and is {now[key]} now: "
+        f"the run goes on with {then[key]}"
+        for now, then in zip(optimizer.param_groups, state["param_groups"], strict=False)
+        for key in sorted(now.keys() & then.keys() - {"params", "lr"})
+        if now[key] != then[key]
+    ]

@@ -158,6 +158,16 @@ def test_recipe_is_the_published_one(configs: Path) -> None:
     assert [train["criterion"][key] for key in weights] == [1.0, 1.0, 0.5]
 
 
+def test_whatever_replaces_files_knows_whether_the_run_is_resumed(configs: Path) -> None:
+    train = json.loads((configs / "train.json").read_text())
+    savers = [
+        handler
+        for handler in [*train["train"]["handlers"], *train["validate"]["handlers"]]
+        if handler["_target_"].startswith("monai_sa2va.engines.resume.")
+    ]
+    assert [handler["resume"] for handler in savers] == ["@resume"] * 3
+
+
 def test_losses_of_monai_come_in_from_json(configs: Path) -> None:
     parser = ConfigParser()
     parser.read_config(str(configs / "train.json"))

@@ -27,6 +27,7 @@ from monai_sa2va.engines.evaluator import Sa2VAEvaluator
 from monai_sa2va.engines.handlers import EvaluationStats, FinalValidationHandler, TrainingStats
 from monai_sa2va.engines.trainer import Sa2VATrainer
 from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.metrics.handler import PromptMetricHandler
 from monai_sa2va.metrics.segmentation import PromptSegmentationMetric
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -107,3 +108,13 @@ def test_the_last_epoch_is_always_validated(epochs: int, interval: int, validate
     FinalValidationHandler(interval, Recorder()).attach(engine)
     engine.run([0], max_epochs=epochs)
     assert seen == validated
+
+
+@pytest.mark.parametrize(
+    ("handler", "key"), [(FinalValidationHandler, "val_interval"), (TrainingStats, "log_interval")]
+)
+@pytest.mark.parametrize("interval", [0, -1, 1.5, True, "2", None])
+def test_bad_intervals_are_refused_before_the_run(handler: Any, key: str, interval: Any) -> None:
+    with pytest.raises(ConfigError) as error:
+        handler(interval=interval)
+    assert str(error.value) == f"[CONFIG] {key} is {interval!r}; give a whole number of at least 1"

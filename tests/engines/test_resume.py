@@ -12,6 +12,10 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +23,7 @@ from typing import Any
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 
 from monai_sa2va.checkpoints.info import ModelInfo
 from monai_sa2va.checkpoints.load import read_weights
@@ -65,7 +69,12 @@ def run(micro_config: Sa2VAConfig, micro_samples: list[dict[str, Any]], tmp_path
         network = Sa2VA(micro_config, Sa2VALoss(sample_points=True, num_points=16), seed=0)
         rate = settings.pop("rate", 1e-3)
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-        schedule = warmup_cosine(optimizer, 2, 6, 1e-4)
+        # a schedule of another kind says nothing of its own
+        schedule: torch.optim.lr_scheduler.LRScheduler = (
+            torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, 6)
+            if settings.pop("linear", False)
+            else warmup_cosine(optimizer, 2, settings.pop("total", 6), 1e-4)
+        )
         info = ModelInfo(micro_config, window=settings.pop("window", "auto"))
         loader = Sa2VADataLoader(
             micro_samples[:7], 1, shuffle=True, seed=settings.pop("seed", 0), num_workers=settings.pop("workers", 0)
@@ -201,6 +210,61 @@ def test_a_new_run_killed_before_it_removed_the_earlier_one_goes_on_with_its_own
     assert _names(tmp_path / "run") == ["resume_00000005.pt", "resume_00000006.pt"]
 
 
+def _age(path: Path, order: int) -> None:
+    """Give a file the time that a copy may leave it with."""
+    os.utime(path, ns=(order, order))
+
+
+def test_the_times_of_files_decide_nothing(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run("run", kill=8)
+    # copied in the wrong order
+    _age(tmp_path / "run" / "resume_00000003.pt", 1)
+    _age(tmp_path / "run" / "resume_00000002.pt", 2)
+    with caplog.at_level(logging.INFO):
+        run("run", kill=10, resume=True)
+    assert "going on from resume_00000003.pt" in caplog.text
+    assert "passed over" not in caplog.text
+
+
+def test_of_two_runs_the_one_begun_last_goes_on_and_the_other_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run("run")
+    (tmp_path / "kept").mkdir()
+    for path in (tmp_path / "run").iterdir():
+        shutil.copy(path, tmp_path / "kept")
+    # on a clock that was set back
+    monkeypatch.setattr(time, "time_ns", lambda: 5)
+    run("run", kill=7)
+    assert _names(tmp_path / "run") == ["resume_00000001.pt", "resume_00000002.pt"]
+    for path in (tmp_path / "kept").iterdir():
+        shutil.copy(path, tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        run("run", kill=8, resume=True)
+    assert "resume_00000006.pt of an earlier run is passed over for resume_00000002.pt of the newest one" in caplog.text
+    assert "going on from resume_00000002.pt" in caplog.text
+    # the earlier run's, and none of this one's, are removed
+    assert _names(tmp_path / "run") == ["resume_00000002.pt", "resume_00000003.pt"]
+
+
+def test_a_checkpoint_without_its_run_is_older_than_any(run: Run, tmp_path: Path) -> None:
+    run("run", kill=8)
+    path = tmp_path / "run" / "resume_00000003.pt"
+    content = torch.load(path, weights_only=True)
+    began = content.pop("run")
+    torch.save(content, path)
+    run("run", kill=8, resume=True)
+    assert torch.load(path, weights_only=True)["run"] == began
+
+
+def test_what_a_killed_run_was_writing_is_removed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".model.pt.tmp", ".resume_00000001.pt.tmp", ".other.tmp"):
+        (tmp_path / "run" / name).write_bytes(b"half")
+    run("run", kill=1)
+    assert _names(tmp_path / "run") == [".other.tmp"]
+
+
 def test_a_disk_that_is_full_ends_the_run_and_keeps_what_is_there(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,10 +349,29 @@ def test_each_process_gets_its_own_random_state_back(run: Run, tmp_path: Path, m
 
 
 def test_another_learning_rate_is_not_taken_over_quietly(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    whole = run("whole")
+    whole = run("whole", linear=True)
+    run("run", kill=7, linear=True)
+    assert _same(whole, run("run", resume=True, rate=2e-3, linear=True))
+    assert "learning_rate was 0.001 and is 0.002 now: the run goes on with 0.001" in caplog.text
+    assert "initial_lr" not in caplog.text
+
+
+def test_another_learning_rate_of_the_own_schedule_is_refused(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run("run", kill=7)
-    assert _same(whole, run("run", resume=True, rate=2e-3))
-    assert "the optimizer's initial_lr was 0.001 and is 0.002 now: the run goes on with 0.001" in caplog.text
+    with pytest.raises(CheckpointError, match=r"begun with learning_rate 0.001, and it is 0.002 now: go on with"):
+        run("run", resume=True, rate=2e-3)
+    # one line, not two that contradict each other
+    assert "goes on with" not in caplog.text
+
+
+def test_more_epochs_of_a_longer_schedule_change_the_weights(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    ended = run("run")
+    longer = run("run", resume=True, epochs=3, total=9)
+    assert "begun with total_steps 6, and it is 9 now: from step 6 on the rate is that of the new" in caplog.text
+    assert longer.state.optimizer_steps == 9
+    # the rate of the last step, by the cosine of 7 steps after the warm-up of 2
+    assert longer.state.lr == pytest.approx(0.5e-3 * (1 + math.cos(math.pi * 6 / 7)))
+    assert not _same(ended, longer)
 
 
 def test_a_loader_without_a_seed(run: Run) -> None:
@@ -321,3 +404,26 @@ def test_weights_are_saved_where_they_are_the_best_or_the_last(
     assert (tmp_path / "model.pt").is_file() is saved
     if saved:
         assert torch.equal(read_weights(tmp_path / "model.pt")["weight"], network.weight)
+
+
+@pytest.mark.parametrize(("best", "when"), [(True, "first validation"), (False, "last epoch")])
+def test_weights_of_another_run_are_not_replaced_without_a_word(
+    tmp_path: Path, best: bool, when: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def attach(resume: bool) -> list[str]:
+        caplog.clear()
+        WeightsSaver(tmp_path, {}, best=best, resume=resume).attach(Engine(lambda *_: None))
+        return caplog.messages
+
+    assert attach(resume=False) == []
+    (tmp_path / "model.pt").write_bytes(b"weights")
+    told = [
+        f"{tmp_path / 'model.pt'} is there already, and this run replaces it after its {when}: to keep it, stop now "
+        "and pass another --ckpt_dir"
+    ]
+    assert attach(resume=False) == told
+    # there is nothing to resume: the run is a new one
+    assert attach(resume=True) == told
+    (tmp_path / "resume_00000001.pt").write_bytes(b"")
+    assert attach(resume=True) == []
+    assert attach(resume=False) == told
