@@ -74,7 +74,8 @@ class CaseRow:
             return {**cells, "status": "failed", "error": self.error}
         scores = {name: getattr(self.score, name) for name in _COLUMNS if hasattr(self.score, name)}
         rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in scores.items()}
-        rounded["hd95"] = None if math.isnan(self.score.hd95) else rounded["hd95"]
+        # a volume in microns has distances of less than a millionth
+        rounded["hd95"] = None if math.isnan(self.score.hd95) else float(f"{self.score.hd95:.7g}")
         flags = {name: int(getattr(self.score, name)) for name in ("false_empty", "false_positive")}
         return {**rounded, **flags, **cells, "status": "done"}
 

@@ -204,6 +204,24 @@ def test_volumes_are_measured_in_mm_on_their_own_grid(
     assert "no picture" not in caplog.text
 
 
+@pytest.mark.parametrize(("unit", "hd95", "within"), [("micron", 0.002, "1.0"), ("meter", 2000.0, "0.0")])
+def test_volumes_in_another_unit_are_measured_in_mm(
+    evaluator: Callable[..., CaseEvaluator], tmp_path: Path, unit: str, hd95: float, within: str
+) -> None:
+    image, label = np.zeros((8, 4, 6), np.uint8), np.zeros((8, 4, 6), np.uint8)
+    image[2, 1, 2], label[3, 1, 2] = GREY["liver"], 1  # 2 units apart
+    for name, values in (("i", image), ("l", label)):
+        volume = nib.Nifti1Image(values, np.diag([2.0, 7.0, 3.0, 1.0]))
+        volume.header.set_xyzt_units(unit)
+        nib.save(volume, tmp_path / f"{name}.nii.gz")
+    prompts = {"1": ["liver"]}
+    entry = {"image": str(tmp_path / "i.nii.gz"), "label": str(tmp_path / "l.nii.gz"), "prompts": prompts}
+    evaluator([entry], surface_tolerance=0.01).run()
+    (row,) = _table(tmp_path / "out")
+    assert float(row["hd95"]) == pytest.approx(hd95, rel=1e-6)
+    assert (row["surface_dice"], row["unit"]) == (within, "mm")
+
+
 def test_masks_of_one_name_are_one_object(evaluator: Callable[..., CaseEvaluator], tmp_path: Path) -> None:
     label = _square()
     label[1:4, 5:8] = 2
