@@ -169,6 +169,7 @@ def test_a_terminated_run_leaves_its_tables(
     rows = (tmp_path / "out" / "summary.csv").read_text().strip().splitlines()
     assert [row.split(",")[0] for row in rows] == ["image", "0.png"]
     # a run that has nothing yet leaves them
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
     monkeypatch.setattr(engine.segmenter, "segment", lambda *_, **__: terminated("1.png"))
     with pytest.raises(SystemExit):
         engine.run()
