@@ -103,6 +103,7 @@ def load_datalist(
     section: str = "training",
     base_dir: str | os.PathLike[str] | None = None,
     optional: bool = False,
+    must_exist: bool = True,
 ) -> list[dict[str, Any]]:
     """Entries of one section of a datalist, checked, with absolute paths.
 
@@ -114,6 +115,8 @@ def load_datalist(
         base_dir: where relative paths are looked for that aren't found beside the JSON: MONAI's lists often start
             from the data's folder.
         optional: a section that is missing or empty gives ``[]`` instead of an error.
+        must_exist: whether images and labels have to be there. Without it, the path of one that isn't starts from the
+            JSON's folder, and reading it fails: for runs in which one image that fails leaves the others.
 
     Returns:
         One dictionary an entry: ``image`` (str), ``label`` (str or list of str, where given), ``prompts``
@@ -136,7 +139,7 @@ def load_datalist(
     base = [Path(os.path.abspath(folder)) for folder in (path.parent, base_dir) if folder is not None]
     default = _as_json(content.get(Keys.PROMPTS, {}), f"{path}: {Keys.PROMPTS}")
     return [
-        _check_entry(entry, f"{path}: {section}[{index}]", base, default, needs_label=section != "testing")
+        _check_entry(entry, f"{path}: {section}[{index}]", base, default, section != "testing", must_exist)
         for index, entry in enumerate(entries)
     ]
 
@@ -225,7 +228,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _check_entry(
-    entry: Any, where: str, base: Sequence[Path], default: dict[str, list[str]], needs_label: bool
+    entry: Any, where: str, base: Sequence[Path], default: dict[str, list[str]], needs_label: bool, must_exist: bool
 ) -> dict[str, Any]:
     if isinstance(entry, str):
         entry = {Keys.IMAGE.value: entry}
@@ -234,7 +237,7 @@ def _check_entry(
     checked: dict[str, Any] = {**entry}
     if Keys.IMAGE not in entry:
         raise DatalistError(f"{where}.{Keys.IMAGE}: is missing")
-    checked[Keys.IMAGE.value] = _find(entry[Keys.IMAGE], f"{where}.{Keys.IMAGE}", base)
+    checked[Keys.IMAGE.value] = _find(entry[Keys.IMAGE], f"{where}.{Keys.IMAGE}", base, must_exist)
     prompts = _as_json(entry[Keys.PROMPTS], f"{where}.{Keys.PROMPTS}") if Keys.PROMPTS in entry else default
     checked[Keys.PROMPTS.value] = {key: list(phrases) for key, phrases in prompts.items()}
     absent = entry.get(Keys.ABSENT, [])
@@ -249,9 +252,11 @@ def _check_entry(
         if prompts and needs_label:
             raise DatalistError(f"{where}.{Keys.LABEL}: is missing, but the entry has prompts; give the label's path")
     elif isinstance(label, list) and label:
-        checked[Keys.LABEL.value] = [_find(item, f"{where}.{Keys.LABEL}[{i}]", base) for i, item in enumerate(label)]
+        checked[Keys.LABEL.value] = [
+            _find(item, f"{where}.{Keys.LABEL}[{i}]", base, must_exist) for i, item in enumerate(label)
+        ]
     else:
-        checked[Keys.LABEL.value] = _find(label, f"{where}.{Keys.LABEL}", base)
+        checked[Keys.LABEL.value] = _find(label, f"{where}.{Keys.LABEL}", base, must_exist)
     return checked
 
 
@@ -259,13 +264,15 @@ def _as_json(prompts: Any, where: str) -> dict[str, list[str]]:
     return {str(value): list(phrases) for value, phrases in parse_prompts(prompts, where).items()}
 
 
-def _find(value: Any, where: str, base: Sequence[Path]) -> str:
+def _find(value: Any, where: str, base: Sequence[Path], must_exist: bool) -> str:
     if not isinstance(value, str) or not value:
         raise DatalistError(f"{where}: has to be a path, not {_kind(value)}")
     for folder in base:
         path = os.path.normpath(folder / value)
         if os.path.exists(path):
             return path
+    if not must_exist:
+        return os.path.normpath(base[0] / value)
     raise DatalistError(f"{where}: {shown_path(value)} does not exist in {' or '.join(map(str, base))}")
 
 

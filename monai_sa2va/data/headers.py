@@ -40,6 +40,10 @@ _TO_RAS = {
 }
 
 
+# NIfTI's codes of length -> mm; what names none, or another, counts as mm
+_MM_OF_UNIT = {1: 1000.0, 3: 0.001}
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """Shape and place of an image.
@@ -62,6 +66,8 @@ def image_suffix(path: str | Path) -> str:
 
 def read_grid(path: str | Path) -> Grid:
     """Shape and grid of an image; of a volume only the header is read, a picture is decoded to find truncated ones.
+
+    A NIfTI header in meters or microns is converted to mm; one that names no unit counts as mm.
 
     Raises:
         DataError: when the file can't be read, naming it.
@@ -122,7 +128,12 @@ def same_grid(first: Grid, second: Grid) -> str | None:
     corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in shape))])
     off = float(np.linalg.norm(((first.affine - second.affine) @ corners.T)[:3], axis=0).max())
     voxel = float(np.linalg.norm(first.affine[:3, :3], axis=0).min())
-    return None if off < voxel / 2 else f"image and label have one shape but lie up to {off:.1f} mm apart"
+    return None if off < voxel / 2 else f"image and label have one shape but lie up to {_millimetres(off)} mm apart"
+
+
+def _millimetres(length: float) -> str:
+    """Of a volume in microns, one decimal would show nothing."""
+    return f"{length:.1f}" if length >= 0.1 else f"{length:.2g}"
 
 
 def _read(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
@@ -172,8 +183,11 @@ def _read_nifti(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
     import nibabel
 
     image: Any = nibabel.load(path)
+    affine = np.array(image.affine, dtype=np.float64)
+    # its lower three bits; the next are the unit of time
+    affine[:3] *= _MM_OF_UNIT.get(int(image.header["xyzt_units"]) & 7, 1.0)
     return (
-        Grid(_spatial(image.shape), np.asarray(image.affine, dtype=np.float64)),
+        Grid(_spatial(image.shape), affine),
         np.asanyarray(image.dataobj) if values else np.empty(0),
     )
 

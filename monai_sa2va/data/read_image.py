@@ -61,7 +61,7 @@ def read_image(image: Any) -> SourceImage:
     Args:
         image: path of a picture (PNG, JPEG, TIFF, BMP) or volume (NIfTI, NRRD); picture of Pillow; array (H, W) or
             (H, W, 3) of bool, uint8, uint16 or int16; or ``MetaTensor`` (C, X, Y) or (C, X, Y, Z), as MONAI's
-            ``LoadImage(ensure_channel_first=True)`` gives.
+            ``LoadImage(ensure_channel_first=True)`` gives; its affine is taken as mm, a NIfTI file's by its unit.
 
     Raises:
         DataError: when it is none of these, is missing, damaged, or has no orientation though it is a volume.
@@ -156,6 +156,7 @@ def _read_file(path: Path) -> SourceImage:
     if grid.affine is not None:
         # one reading of the header decides, whatever a reader's conventions are
         pixels.affine = torch.as_tensor(grid.affine, dtype=torch.float64)
+        pixels.meta[MetaKeys.ORIGINAL_AFFINE] = grid.affine
         pixels.meta[MetaKeys.SPACE] = SpaceKeys.RAS
     header = nib.load(path).header if suffix in (".nii", ".nii.gz") else None
     return SourceImage(pixels, path.name, Grid(tuple(pixels.shape[1:]), grid.affine), header)

@@ -24,6 +24,7 @@ from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from torch.utils.data import DataLoader
 
+from monai_sa2va.engines.termination import finishing
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
@@ -97,7 +98,9 @@ class BatchSegmenter(Evaluator):
         ProgressBar(desc="segment").attach(self)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Segment everything, and write the tables, also where the run is interrupted.
+        """Segment everything, and write the tables, also where the run is interrupted or ended by SIGTERM.
+
+        Tables of an earlier run are replaced then; a run that ends before its first image leaves them.
 
         Args:
             global_epoch: as for MONAI's ``Evaluator``.
@@ -107,10 +110,18 @@ class BatchSegmenter(Evaluator):
             OutputError: when an earlier run's tables are there and ``overwrite`` is off, or tables can't be written.
         """
         self.writer = ResultWriter(*self._output)
-        try:
+        with finishing(self._write):
             super().run(global_epoch)
-        finally:
-            self.writer.close()
+
+    def check_complete(self) -> None:
+        """End a program whose exit code should tell that some images of the last run failed, as the bundle's.
+
+        Raises:
+            DataError: when some did.
+        """
+        failed = len(self.writer.failed)
+        if failed:
+            raise DataError(f"{failed} of {len(self.writer.results)} images failed, see summary.csv")
 
     def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
         output = []
@@ -121,6 +132,10 @@ class BatchSegmenter(Evaluator):
                 _log.error("%s: %s", result.image, result.error)
             output.append(result)
         return {"results": output}
+
+    def _write(self) -> None:
+        if self.writer.results:
+            self.writer.close()
 
     def _finish(self) -> None:
         failed = self.writer.failed

@@ -28,6 +28,7 @@ from monai.engines import Evaluator
 from torch.utils.data import DataLoader
 
 from monai_sa2va.engines.extremes import case_panel, pick_cases
+from monai_sa2va.engines.termination import finishing
 from monai_sa2va.engines.truth import Truth, phrases_of
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError, Sa2VAError
@@ -113,7 +114,9 @@ class CaseEvaluator(Evaluator):
         ProgressBar(desc="evaluate").attach(self)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Evaluate everything, and write what was scored, also where the run is interrupted.
+        """Evaluate everything, and write what was scored, also where the run is interrupted or ended by SIGTERM.
+
+        Files of an earlier run are replaced then; a run that ends before its first case leaves them.
 
         Args:
             global_epoch: as for MONAI's ``Evaluator``.
@@ -124,11 +127,19 @@ class CaseEvaluator(Evaluator):
         """
         self.writer = EvaluationWriter(*self._output)
         self.rows, self._entries = [], []
-        try:
+        with finishing(self._write):
             super().run(global_epoch)
-        finally:
-            self.writer.write_rows(self.rows)
-            self.writer.write_metrics(self.report())
+
+    def check_complete(self) -> None:
+        """End a program whose exit code should tell that some images of the last run failed, as the bundle's.
+
+        Raises:
+            DataError: when some did.
+        """
+        cases = self.report()["cases"]
+        if cases["failed"]:
+            total = cases["scored"] + cases["failed"]
+            raise DataError(f"{cases['failed']} of {total} cases failed, see cases.csv")
 
     def report(self) -> dict[str, Any]:
         """What was evaluated so far, as :class:`~monai_sa2va.metrics.summary.Summary` gives it, and by which settings.
@@ -193,6 +204,12 @@ class CaseEvaluator(Evaluator):
         return found, {
             phrase: masks[belongs == sentence].any(axis=0) for phrase, sentence in zip(phrases, sentences, strict=True)
         }
+
+    def _write(self) -> None:
+        if self.rows:
+            self.writer.write_rows(self.rows)
+            self.writer.write_metrics(self.report())
+            self.writer.remove_earlier_picture()
 
     def _finish(self) -> None:
         report = self.report()

@@ -108,13 +108,15 @@ def check_prompts_occur(settings: Settings) -> Iterator[Remark]:
             yield Status.WARN, f"validation asks for {', '.join(new[:_SHOWN])}, which training never shows"
 
 
-def read_section(settings: Settings, path: str | Path, section: str, optional: bool = False) -> list[dict[str, Any]]:
+def read_section(
+    settings: Settings, path: str | Path, section: str, optional: bool = False, must_exist: bool = True
+) -> list[dict[str, Any]]:
     """Entries of a section of a datalist; noted, so that later checks look at what this one could read.
 
     Raises:
         DatalistError: as :func:`~monai_sa2va.data.datalist.load_datalist` does.
     """
-    entries = load_datalist(path, section, settings.value("dataset_dir"), optional=optional)
+    entries = load_datalist(path, section, settings.value("dataset_dir"), optional, must_exist)
     if entries:
         settings.notes.setdefault("sections", {})[section] = entries
     return entries

@@ -28,6 +28,7 @@ from monai_sa2va.preflight.settings import Settings
 __all__ = ["check_questions", "check_samples", "check_thresholds", "check_truth"]
 
 _FEWEST = 10
+_SHOWN = 3
 
 
 def check_truth(settings: Settings) -> Iterator[Remark]:
@@ -35,7 +36,7 @@ def check_truth(settings: Settings) -> Iterator[Remark]:
     if not settings.has("datalist"):
         return
     section = settings.value("section", "testing")
-    entries = read_section(settings, settings.value("datalist"), section)
+    entries = read_section(settings, settings.value("datalist"), section, must_exist=False)
     bare = [Path(entry[Keys.IMAGE]).name for entry in entries if not _has_truth(settings, entry)]
     if len(bare) == len(entries):
         yield Status.FAIL, f"{section}: no entry has a label and prompts; name them in the datalist"
@@ -57,7 +58,15 @@ def check_truth(settings: Settings) -> Iterator[Remark]:
         yield Status.FAIL, f"{section}: all true masks are empty; correct the keys of the prompts"
     elif never:
         yield Status.WARN, f"{section}: the truth of {never[0]} is empty in all cases; correct its key, or leave it out"
-    elif found.shown:
+    if found.empty and found.shown:
+        names = ", ".join(list(dict.fromkeys(found.empty))[:_SHOWN])
+        yield (
+            Status.WARN,
+            f"{section}: the labels of {len(found.empty)} of {found.images} cases hold no value of their prompts "
+            f"({names}{', ...' if len(set(found.empty)) > _SHOWN else ''}), which then counts as not there; "
+            "correct labels or keys, unless it is so",
+        )
+    if found.shown and not never:
         names = ", ".join(f"{name} in {count}" for name, count in found.shown.most_common(8))
         yield Status.PASS, f"{section}: {names} of {found.images}"
 

@@ -74,7 +74,8 @@ class CaseRow:
             return {**cells, "status": "failed", "error": self.error}
         scores = {name: getattr(self.score, name) for name in _COLUMNS if hasattr(self.score, name)}
         rounded = {name: round(value, 6) if isinstance(value, float) else value for name, value in scores.items()}
-        rounded["hd95"] = None if math.isnan(self.score.hd95) else rounded["hd95"]
+        # a volume in microns has distances of less than a millionth
+        rounded["hd95"] = None if math.isnan(self.score.hd95) else float(f"{self.score.hd95:.7g}")
         flags = {name: int(getattr(self.score, name)) for name in ("false_empty", "false_positive")}
         return {**rounded, **flags, **cells, "status": "done"}
 
@@ -101,8 +102,7 @@ class EvaluationWriter:
 
     Args:
         output_dir: made where it isn't there.
-        overwrite: whether the files of an earlier run may be replaced; they are removed at once then, so that they
-            can't be taken for this run's where it fails.
+        overwrite: whether the files of an earlier run may be replaced; they stay until there are new ones.
         include_patient: whether the table has a column ``patient``, behind ``group``.
 
     Raises:
@@ -114,18 +114,12 @@ class EvaluationWriter:
     ) -> None:
         self.output_dir, self.include_patient = make_folder(output_dir), include_patient
         for name in (_TABLE, _REPORT, _PICTURE):
-            earlier = self.output_dir / name
-            if not earlier.exists():
-                continue
-            if not overwrite:
+            if not overwrite and (self.output_dir / name).exists():
                 raise OutputError(
                     f"the folder {os.fspath(output_dir)!r} holds results already ({name}); "
                     "give overwrite, or another output folder"
                 )
-            try:
-                earlier.unlink()
-            except OSError as error:
-                raise OutputError(f"{name!r} of an earlier run can't be removed: {error.strerror or error}") from error
+        self._drawn = False
 
     def write_rows(self, rows: Sequence[CaseRow]) -> Path:
         """Write ``cases.csv``, a row an object; raises OutputError when that can't be done."""
@@ -153,7 +147,17 @@ class EvaluationWriter:
         target = self.output_dir / _PICTURE
         with atomic_path(target, overwrite=True) as temporary:
             draw_cases(panels).save(temporary)
+        self._drawn = True
         return target
+
+    def remove_earlier_picture(self) -> None:
+        """Remove a ``cases.png`` that isn't of this run, once its table is there; raises OutputError when it can't."""
+        if self._drawn:
+            return
+        try:
+            (self.output_dir / _PICTURE).unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{_PICTURE!r} of an earlier run can't be removed: {error.strerror or error}") from error
 
 
 def draw_cases(panels: Sequence[Panel]) -> Image.Image:

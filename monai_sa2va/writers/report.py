@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from importlib import metadata
@@ -55,7 +56,7 @@ def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]
     objects: list[dict[str, Any]] = []
     for number, mask in enumerate(segmentation.masks):
         voxels, presence = int(mask.sum()), float(segmentation.scores[number])
-        measure = None if unit is None else round(voxels * unit, 3)
+        measure = None if unit is None else _rounded(voxels * unit)
         objects.append(
             {
                 "label": segmentation.labels[number],
@@ -113,6 +114,11 @@ def write_report(
     with atomic_path(target, overwrite) as temporary:
         temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
+
+
+def _rounded(measure: float) -> float:
+    """To 3 decimals, or to 6 digits where that is finer: a volume in microns measures millionths of a mm3."""
+    return round(measure, 3) if measure >= 1000 or measure == 0 else round(measure, 5 - math.floor(math.log10(measure)))
 
 
 def _reason(label: str, presence: float, threshold: float | None) -> str:

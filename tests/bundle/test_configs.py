@@ -82,10 +82,10 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _run(cwd: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
     result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
-    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.returncode == code, result.stderr[-2000:]
     return result
 
 
@@ -341,7 +341,8 @@ def test_evaluation_command_runs(repository: Path, phantoms: Path, tmp_path: Pat
     content["testing"].append({**content["testing"][0], "image": "torn.png"})
     (tmp_path / "own.json").write_text(json.dumps(content))
     config = ("--config_file", "bundle/configs/evaluate.json", "--datalist", "own.json")
-    _run(tmp_path, "evaluating", *config, "--resamples", "50")
+    result = _run(tmp_path, "evaluating", *config, "--resamples", "50", code=1)
+    assert result.stderr.splitlines()[-1] == "error: [DATA] 1 of 3 cases failed, see cases.csv"
     scores = tmp_path / "bundle" / "eval" / "scores"
     assert sorted(path.name for path in scores.iterdir()) == ["cases.csv", "cases.png", "metrics.json"]
     report = json.loads((scores / "metrics.json").read_text())

@@ -435,12 +435,14 @@ def _run_bundle(repository: Path, place: Path, kind: str, network: Sa2VAConfig, 
     return None
 
 
+# each is planted in both entries, as an evaluation goes on where one can't be used
 def _missing_file(place: Path) -> None:
-    (place / "data" / "0.png").unlink()
+    for name in ("0.png", "1.png"):
+        (place / "data" / name).unlink()
 
 
 def _torn_files(place: Path) -> None:
-    for path in (place / "data" / "0.png", place / "images" / "0.png"):
+    for path in (place / "data" / "0.png", place / "data" / "1.png", place / "images" / "0.png"):
         path.write_bytes(path.read_bytes()[:50])
 
 
@@ -451,18 +453,20 @@ def _nan_files(place: Path) -> None:
         _volume(place / folder / "v.nii.gz", values)
     _volume(place / "data" / "v_label.nii.gz", np.ones((6, 5, 3), np.uint8))
     (place / "images" / "0.png").unlink()
-    _entry(place, image="v.nii.gz", label="v_label.nii.gz")
+    for number in range(2):
+        _entry(place, number, image="v.nii.gz", label="v_label.nii.gz")
 
 
 def _label_of_another_shape(place: Path) -> None:
-    Image.new("L", (20, 24), 1).save(place / "data" / "0_label.png")
+    for name in ("0_label.png", "1_label.png"):
+        Image.new("L", (20, 24), 1).save(place / "data" / name)
 
 
-def _entry(place: Path, **values: Any) -> None:
+def _entry(place: Path, number: int = 0, **values: Any) -> None:
     file = place / "data" / "datalist.json"
     content = json.loads(file.read_text())
     for section in content:
-        content[section][0].update(values)
+        content[section][number].update(values)
     file.write_text(json.dumps(content))
 
 
@@ -524,7 +528,7 @@ _DOORS: list[tuple[str, str, Callable[[Path], None], dict[str, Any], str]] = [
         "evaluate",
         _missing_file,
         {},
-        _DATA + "truth: [DATALIST] {place}/data/datalist.json: training[0].imag",
+        _DATA + "truth: training: [DATA] 0.png can't be read: No such file",
     ),
     ("truncated", "evaluate", _torn_files, {}, _DATA + "truth: training: [DATA] 0.png can't be read: "),
     ("NaN", "evaluate", _nan_files, {}, _DATA + "truth: training: [DATA] v.nii.gz holds 1 value(s) that are NaN"),
@@ -563,6 +567,28 @@ def test_runs_of_the_bundle_end_in_one_line(
     assert told.startswith(line.format(place=place)), told
     assert "\n" not in told
     assert _written(place) == before
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "table"),
+    [
+        ("inference", "[DATA] 1 of 2 images failed, see summary.csv", "summary.csv"),
+        ("evaluate", "[DATA] 1 of 2 cases failed, see cases.csv", "cases.csv"),
+    ],
+)
+def test_runs_of_the_bundle_tell_of_failures_when_all_is_written(
+    repository: Path, place: Path, micro_config: Sa2VAConfig, kind: str, line: str, table: str
+) -> None:
+    content = json.loads((place / "data" / "datalist.json").read_text())
+    entry = content["training"][0]
+    content["training"] = [{**entry, "image": "gone.png"}, entry]
+    (place / "data" / "datalist.json").write_text(json.dumps(content))
+    (place / "images" / "gone.png").write_bytes(b"torn")
+    section = {"section": "training"} if kind == "evaluate" else {}
+    assert _run_bundle(repository, place, kind, micro_config, **section) == line
+    rows = (place / "out" / table).read_text().strip().splitlines()
+    assert len(rows) == 3
+    assert sum("failed" in row and "gone.png" in row for row in rows) == 1
 
 
 @pytest.mark.slow

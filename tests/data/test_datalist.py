@@ -78,6 +78,8 @@ def test_paths_start_from_the_file_or_the_folder_named(tmp_path, monkeypatch):
     with pytest.raises(DatalistError, match=r"training\[0\]\.image: a\.png does not exist in .*lists"):
         load_datalist(moved)
     assert path.is_file()
+    found = load_datalist(moved, must_exist=False)[0]
+    assert (found["image"], found["label"]) == (str(tmp_path / "lists" / "a.png"), str(tmp_path / "la.png"))
 
 
 def test_a_section_for_testing_needs_no_label(tmp_path):

@@ -120,6 +120,24 @@ def test_colour_of_an_nrrd_is_no_axis_in_space(tmp_path):
         read_label(tmp_path / "a.nrrd")
 
 
+@pytest.mark.parametrize(
+    ("unit", "mm"), [("meter", 1000.0), ("mm", 1.0), ("micron", 0.001), ("unknown", 1.0), (5, 1.0)]
+)
+def test_a_nifti_in_another_unit_lies_in_mm(tmp_path, unit, mm):
+    image = nibabel.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.diag([2.0, 2.0, 5.0, 1.0]))
+    if isinstance(unit, str):
+        image.header.set_xyzt_units(unit, "sec")
+    else:
+        image.header["xyzt_units"] = unit  # a code that the standard doesn't have
+    nibabel.save(image, tmp_path / "a.nii.gz")
+    grid = read_grid(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(grid.affine, np.diag([2 * mm, 2 * mm, 5 * mm, 1]), rtol=1e-6)
+    if unit == "micron":
+        moved = grid.affine.copy()
+        moved[0, 3] = 0.002
+        assert same_grid(grid, Grid(grid.shape, moved)).endswith("lie up to 0.002 mm apart")
+
+
 def test_an_nrrd_without_a_place_has_a_shape_only(tmp_path):
     nrrd.write(str(tmp_path / "a.nrrd"), np.ones((4, 5), dtype=np.uint8))
     values, grid = read_label(tmp_path / "a.nrrd")

@@ -93,6 +93,18 @@ def test_volumes_keep_grid_and_header(tmp_path: Path) -> None:
     assert source.header is not None
 
 
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("micron", 0.001)])
+def test_volumes_in_another_unit_lie_in_mm(tmp_path: Path, unit: str, mm: float) -> None:
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.int16), np.diag([2.0, 4.0, 8.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii.gz")
+    source = read_image(tmp_path / "a.nii.gz")
+    expected = np.diag([2 * mm, 4 * mm, 8 * mm, 1])
+    np.testing.assert_allclose(source.grid.affine, expected)
+    np.testing.assert_allclose(source.pixels.affine.numpy(), expected)
+    np.testing.assert_allclose(source.pixels.meta["original_affine"], expected)
+
+
 @pytest.mark.parametrize(
     ("space", "signs"),
     [("left-posterior-superior", (-1, -1, 1)), ("right-anterior-superior", (1, 1, 1)), ("LAS", (-1, 1, 1))],

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,8 @@ def test_every_image_of_the_loader_is_written(
     assert "segmented 2 of 3 images" in caplog.text
     assert "failed: 1.png" in caplog.text
     assert "1.png,,failed" in (tmp_path / "out" / "summary.csv").read_text()
+    with pytest.raises(DataError, match=r"1 of 3 images failed, see summary\.csv"):
+        engine.check_complete()
 
     expected = Segmenter(network, device="cpu").segment(images / "2.png", "Segment the vessels.").masks[0]
     with Image.open(tmp_path / "out" / "2" / "vessels.png") as mask:
@@ -122,6 +125,7 @@ def test_a_second_run_replaces_the_first(network: Sa2VA, images: Path, tmp_path:
     )
     engine.run()
     engine.run()
+    engine.check_complete()
     assert len((tmp_path / "out" / "summary.csv").read_text().strip().splitlines()) == 4
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2", "objects.csv", "summary.csv"]
 
@@ -143,6 +147,33 @@ def test_an_interrupted_run_leaves_its_tables(
         engine.run()
     rows = (tmp_path / "out" / "summary.csv").read_text().strip().splitlines()
     assert [row.split(",")[0] for row in rows] == ["image", "0.png"]
+
+
+def test_a_terminated_run_leaves_its_tables(
+    network: Sa2VA, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = DataLoader(Dataset(list_images(images)))
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
+    segment = engine.segmenter.segment
+
+    def terminated(image: str, *arguments: Any, **options: Any) -> Any:
+        if image.endswith("1.png"):
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, "the signal would kill the tests"
+            signal.raise_signal(signal.SIGTERM)
+        return segment(image, *arguments, **options)
+
+    monkeypatch.setattr(engine.segmenter, "segment", terminated)
+    with pytest.raises(SystemExit) as ended:
+        engine.run()
+    assert ended.value.code == 143
+    rows = (tmp_path / "out" / "summary.csv").read_text().strip().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["image", "0.png"]
+    # a run that has nothing yet leaves them
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
+    monkeypatch.setattr(engine.segmenter, "segment", lambda *_, **__: terminated("1.png"))
+    with pytest.raises(SystemExit):
+        engine.run()
+    assert (tmp_path / "out" / "summary.csv").read_text().strip().splitlines() == rows
 
 
 def test_a_second_run_may_have_to_be_asked_for(network: Sa2VA, images: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,6 +205,24 @@ def test_volumes_are_measured_in_mm_on_their_own_grid(
     assert "no picture" not in caplog.text
 
 
+@pytest.mark.parametrize(("unit", "hd95", "within"), [("micron", 0.002, "1.0"), ("meter", 2000.0, "0.0")])
+def test_volumes_in_another_unit_are_measured_in_mm(
+    evaluator: Callable[..., CaseEvaluator], tmp_path: Path, unit: str, hd95: float, within: str
+) -> None:
+    image, label = np.zeros((8, 4, 6), np.uint8), np.zeros((8, 4, 6), np.uint8)
+    image[2, 1, 2], label[3, 1, 2] = GREY["liver"], 1  # 2 units apart
+    for name, values in (("i", image), ("l", label)):
+        volume = nib.Nifti1Image(values, np.diag([2.0, 7.0, 3.0, 1.0]))
+        volume.header.set_xyzt_units(unit)
+        nib.save(volume, tmp_path / f"{name}.nii.gz")
+    prompts = {"1": ["liver"]}
+    entry = {"image": str(tmp_path / "i.nii.gz"), "label": str(tmp_path / "l.nii.gz"), "prompts": prompts}
+    evaluator([entry], surface_tolerance=0.01).run()
+    (row,) = _table(tmp_path / "out")
+    assert float(row["hd95"]) == pytest.approx(hd95, rel=1e-6)
+    assert (row["surface_dice"], row["unit"]) == (within, "mm")
+
+
 def test_masks_of_one_name_are_one_object(evaluator: Callable[..., CaseEvaluator], tmp_path: Path) -> None:
     label = _square()
     label[1:4, 5:8] = 2
@@ -320,6 +339,68 @@ def test_an_interrupted_run_leaves_what_it_has(
     assert [row["image"] for row in _table(tmp_path / "out")] == ["a.png", "b.png"]
     report = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert report["cases"] == {"total": 5, "scored": 2, "failed": 0}
+
+
+def test_a_terminated_run_leaves_what_it_has(
+    evaluator: Callable[..., CaseEvaluator],
+    entries: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluator(entries[:1]).run()
+    engine = evaluator(entries[1:])
+    segment = engine.segmenter.segment
+
+    def terminated(image: str, *arguments: Any) -> Any:
+        if image.endswith("c.png"):
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, "the signal would kill the tests"
+            # what the run before left is still there
+            assert (tmp_path / "out" / "cases.png").is_file()
+            assert [row["image"] for row in _table(tmp_path / "out")] == ["a.png"]
+            signal.raise_signal(signal.SIGTERM)
+        return segment(image, *arguments)
+
+    monkeypatch.setattr(engine.segmenter, "segment", terminated)
+    with pytest.raises(SystemExit) as ended:
+        engine.run()
+    assert ended.value.code == 143
+    assert [row["image"] for row in _table(tmp_path / "out")] == ["b.png"]
+    report = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert report["cases"] == {"total": 4, "scored": 1, "failed": 0}
+    # the picture of the first run is no picture of this one
+    assert not (tmp_path / "out" / "cases.png").exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_run_that_ends_before_its_first_case_leaves_earlier_results(
+    evaluator: Callable[..., CaseEvaluator],
+    entries: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evaluator(entries[:1]).run()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    engine = evaluator(entries[1:])
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.segmenter, "segment", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.run()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_run_is_complete_without_failures(
+    evaluator: Callable[..., CaseEvaluator], entries: list[dict[str, Any]]
+) -> None:
+    engine = evaluator([{**entries[0], "image": entries[0]["image"].replace("a.png", "gone.png")}, *entries])
+    engine.run()
+    with pytest.raises(DataError, match=r"^\[DATA\] 2 of 6 cases failed, see cases\.csv$"):
+        engine.check_complete()
+    engine = evaluator(entries[:2])
+    engine.run()
+    engine.check_complete()
 
 
 def test_earlier_results_are_replaced_or_kept(

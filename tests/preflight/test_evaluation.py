@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -62,6 +63,8 @@ def lines(folder, *checks, **more):
 def test_truth_that_is_there_passes(folder):
     assert lines(folder, check_truth) == [
         "pass testing: 12 images open and their labels fit",
+        "warn testing: the labels of 11 of 12 cases hold no value of their prompts (image.png), which then counts as "
+        "not there; correct labels or keys, unless it is so",
         "pass testing: vessels in 1 of 12",
     ]
 
@@ -84,6 +87,33 @@ def test_truth_that_is_missing_is_told(folder):
         entry.pop("label", None)
     write(folder, entries)
     assert lines(folder, check_truth) == ["fail testing: no entry has a label and prompts; name them in the datalist"]
+
+
+def test_empty_labels_are_named(folder):
+    entries = read(folder)[:1]
+    for number in range(5):
+        shutil.copy(folder / "image.png", folder / f"{number}.png")
+        label = "empty.png" if number else "shown.png"
+        entries.append({"image": f"{number}.png", "label": label, "prompts": {"1": "vessels"}})
+    write(folder, entries)
+    _, line, _ = lines(folder, check_truth)
+    assert line.startswith(
+        "warn testing: the labels of 4 of 6 cases hold no value of their prompts (1.png, 2.png, 3.png, "
+    )
+    write(folder, entries[:2])
+    assert [line.split()[0] for line in lines(folder, check_truth)] == ["pass", "pass"]
+
+
+def test_files_that_are_missing_warn_as_long_as_one_is_there(folder):
+    entries = read(folder)[:3]
+    entries[1]["image"], entries[2]["label"] = "gone.png", "gone_label.png"
+    write(folder, entries)
+    first, *_ = lines(folder, check_truth)
+    assert first.startswith("warn testing: [DATA] gone.png can't be read: ")
+    assert "gone_label.png can't be read" in first
+    assert first.endswith("; what can't be read will not be scored")
+    write(folder, entries[1:])
+    assert lines(folder, check_truth)[0].startswith("fail testing: [DATA] gone.png can't be read: ")
 
 
 def test_what_is_said_to_be_absent_is_truth(folder):

@@ -59,13 +59,22 @@ def test_the_picture_stacks_cases_of_any_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "metrics.json", "cases.png"])
-def test_earlier_files_are_refused_or_removed(tmp_path: Path, name: str) -> None:
+def test_earlier_files_are_refused_or_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("earlier")
     (tmp_path / "note.txt").write_text("mine")
     with pytest.raises(OutputError, match=f"holds results already \\({name}\\); give overwrite"):
         EvaluationWriter(tmp_path)
-    EvaluationWriter(tmp_path, overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+    writer = EvaluationWriter(tmp_path, overwrite=True)
+    assert (tmp_path / name).read_text() == "earlier"
+    writer.write_rows([])
+    writer.write_metrics({})
+    writer.remove_earlier_picture()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "metrics.json", "note.txt"]
+    assert all(path.read_text() != "earlier" for path in tmp_path.iterdir())
+    mask = np.zeros((4, 4), dtype=bool)
+    writer.write_picture([Panel(np.zeros((4, 4, 3), np.uint8), mask, mask, "best")])
+    writer.remove_earlier_picture()
+    assert (tmp_path / "cases.png").is_file()
 
 
 def test_a_folder_that_cant_be_made(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_sa2va.data.headers import read_grid
 from monai_sa2va.errors import ConfigError, OutputError
 from monai_sa2va.predictor import Segmentation
 from monai_sa2va.writers.masks import write_masks
@@ -73,6 +74,20 @@ def test_nifti_keeps_the_inputs_grid_to_the_bit(tmp_path: Path, segmentation: Ma
         ras = np.diag([-1, -1, 1, 1]) @ found.affine @ [w, h, d, 1]
         voxel = np.linalg.solve(written.affine, ras)[:3].round().astype(int)
         assert values[tuple(voxel)] == 1
+
+
+@pytest.mark.parametrize(("unit", "mm"), [("meter", 1000.0), ("micron", 0.001)])
+def test_nifti_keeps_its_unit(tmp_path: Path, segmentation: Make, unit: str, mm: float) -> None:
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    image = nib.Nifti1Image(np.zeros((3, 4, 2), np.uint8), affine)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii.gz")
+    found = segmentation(tmp_path / "scan.nii.gz", ["a"])
+    ((path,),) = write_masks(found, tmp_path / "out", ["nifti"])
+    written = nib.load(path)
+    assert written.header.get_xyzt_units()[0] == unit
+    np.testing.assert_array_equal(written.affine, affine)
+    np.testing.assert_allclose(read_grid(path).affine, np.diag([2 * mm, 3 * mm, 4 * mm, 1]))
 
 
 def test_nifti_2_stays_nifti_2(tmp_path: Path, segmentation: Make) -> None:

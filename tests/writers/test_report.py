@@ -20,6 +20,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 from monai.data import MetaTensor
 
@@ -54,6 +55,18 @@ def test_volume_in_cubic_millimetres(segmentation: Make) -> None:
     near = replace(found, scores=np.array([0.9, 0.79996], dtype=np.float32))
     _, second = describe_objects(near, [[], []])
     assert second["empty_because"].endswith("(presence 0.79996, below 0.80000)")
+
+
+@pytest.mark.parametrize(("unit", "volume"), [("micron", 18e-9), ("meter", 18e9)])
+def test_volumes_of_files_in_another_unit(tmp_path: Path, segmentation: Make, unit: str, volume: float) -> None:
+    def fill(masks: np.ndarray) -> None:
+        masks[0, 0, :2, :3] = True
+
+    image = nib.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.diag([0.5, 2.0, 3.0, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "scan.nii")
+    (found,) = describe_objects(segmentation(tmp_path / "scan.nii", ["a"], fill), [[]])
+    assert (found["voxels"], found["volume_mm3"]) == (6, pytest.approx(volume, rel=1e-9))
 
 
 def test_area_only_where_the_spacing_is_known(tmp_path: Path, segmentation: Make) -> None:
