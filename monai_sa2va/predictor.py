@@ -241,13 +241,13 @@ class Segmenter:
         if shown and (from_slice is not None or len(asked) > 1):
             raise PromptError("points, boxes and mask show one object where it is; give one prompt, and no from_slice")
         pictures = _Colours(planes)
+        sentences: list[str | None] = [*asked]
         found = [
             self.stack_inferer(pictures, self.network, sentence, shown, from_slice, progress)
-            for sentence in asked or [None]
+            for sentence in sentences or [None]
         ]
-        return self._join(
-            source, planes, [join_prompts(results) for results in zip(*found, strict=True)], asked or [""]
-        )
+        results = [join_prompts(slices) for slices in zip(*found, strict=True)]
+        return self._join(source, planes, results, asked or [""])
 
     def _ask_everywhere(
         self, planes: MetaTensor, asked: list[str], mode: str, progress: Callable[[int, int], None] | None
