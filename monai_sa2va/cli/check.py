@@ -13,9 +13,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -60,6 +61,7 @@ def check(
     from monai_sa2va.preflight.settings import read_settings
 
     files, values = _split(overrides or [])
+    values = _without_run_arguments(values)
     settings = read_settings([*config_file, *files], values)
     refuse_unknown(settings.parser, kind.value)
     with _quiet():
@@ -107,3 +109,26 @@ def _split(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
             text = "True"
         values[key] = DefaultParseValue(text)
     return files, values
+
+
+def _without_run_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides alone: of what monai.bundle's run takes for itself, as ``tracking``, only ``args_file`` brings some.
+
+    Raises:
+        ConfigError: when ``args_file`` can't be read.
+    """
+    from monai.bundle import ConfigParser, ConfigWorkflow, run
+
+    own = {"workflow_name", *inspect.signature(run).parameters, *inspect.signature(ConfigWorkflow).parameters}
+    own.discard("override")
+    brought: Any = {}
+    if "args_file" in values:
+        try:
+            brought = ConfigParser.load_config_file(str(values["args_file"]))
+        # JSON, YAML and MONAI each have their own errors
+        except Exception as error:
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise ConfigError(f"--args_file {values['args_file']} can't be read: {text}") from error
+    if not isinstance(brought, Mapping):
+        raise ConfigError(f"--args_file {values['args_file']} is no mapping of arguments; write key: value")
+    return {key: value for key, value in {**brought, **values}.items() if key not in own}

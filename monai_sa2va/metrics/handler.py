@@ -13,7 +13,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ignite.engine import Engine
@@ -23,7 +24,32 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.metrics.segmentation import PromptScores, PromptSegmentationMetric
 
-__all__ = ["PromptMetricHandler", "masks_and_names", "present_masks_and_names"]
+__all__ = ["PromptMetricHandler", "masks_and_names", "metric_names", "present_masks_and_names"]
+
+# MLflow's rule, which is the strictest: of letters of any script, digits and a few signs; a path at most 250 long
+_REFUSED = re.compile(r"[^\w\-. ]+")
+_LONGEST = 200
+
+
+def metric_names(phrases: Iterable[str]) -> dict[str, str]:
+    """Names under which trackers such as MLflow take the scores of phrases.
+
+    Args:
+        phrases: any text.
+
+    Returns:
+        Phrase -> letters, digits and ``_-. `` of it, a space in place of any other; at most some 200 characters. What
+        would be equal, or has none, is told apart by a number, in the order of the phrases.
+    """
+    names: dict[str, str] = {}
+    for phrase in phrases:
+        plain = " ".join(_REFUSED.sub(" ", phrase).split())[:_LONGEST].strip(" .") or "phrase"
+        name, number = plain, 1
+        while name in names.values():
+            number += 1
+            name = f"{plain} {number}"
+        names[phrase] = name
+    return names
 
 
 def masks_and_names(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any], list[str]]:
@@ -63,7 +89,7 @@ class PromptMetricHandler(Metric):
     At the end of an epoch ``engine.state.metrics`` has, under the name it was attached by:
 
     * ``name``: mean over prompts (the mean of the means per name), fit for a key metric;
-    * ``name/phrase`` for each phrase: mean over its objects;
+    * ``name/phrase`` for each phrase, as :func:`metric_names` spells it: mean over its objects;
     * ``name_objects``: mean over all objects.
 
     Args:
@@ -105,4 +131,5 @@ class PromptMetricHandler(Metric):
             del metrics[key]
         metrics[name] = scores.mean
         metrics[f"{name}_objects"] = scores.object_mean
-        metrics.update({f"{name}/{phrase}": value for phrase, value in scores.by_name.items()})
+        spelt = metric_names(scores.by_name)
+        metrics.update({f"{name}/{spelt[phrase]}": value for phrase, value in scores.by_name.items()})

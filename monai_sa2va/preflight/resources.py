@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.engines.resume import ResumableCheckpoint
 from monai_sa2va.predictor import as_device
 from monai_sa2va.preflight.data import scanned
 from monai_sa2va.preflight.report import Remark, Status
@@ -32,8 +33,10 @@ __all__ = [
     "activation_bytes",
     "check_checkpoint_folder",
     "check_device",
+    "check_earlier_results",
     "check_memory",
     "check_output_folder",
+    "checkpoint_bytes",
     "free_memory",
     "training_bytes",
 ]
@@ -44,6 +47,8 @@ _FLOAT, _TRAINED = 4, 12
 # of a transformer's layer with fused attention, a token and a feature, in bfloat16 (Korthikanti et al. 2022)
 _LAYER = 34
 _TEXT_TOKENS = 256
+_BEST, _HANDLERS = "model.pt", "train#handlers"
+_KEEP = inspect.signature(ResumableCheckpoint).parameters["keep"].default
 
 
 def check_device(settings: Settings) -> Iterator[Remark]:
@@ -89,12 +94,73 @@ def check_memory(settings: Settings) -> Iterator[Remark]:
 
 
 def check_checkpoint_folder(settings: Settings) -> Iterator[Remark]:
-    """Whether ``ckpt_dir`` can be written to and has room: the last and the best weights, each twice as one replaces
-    the other, and the optimizer's moments beside the last."""  # noqa: D205, D209
-    if settings.has("ckpt_dir"):
-        network: nn.Module | None = settings.value("network")
-        parameters = sum(p.numel() for p in network.parameters()) if network is not None else 0
-        yield _room(Path(settings.value("ckpt_dir")), 2 * (_FLOAT + _TRAINED) * parameters, "ckpt_dir")
+    """Whether ``ckpt_dir`` can be written to and has room for the resumable checkpoints that are kept, one more as the
+    next is whole before the oldest goes, and the best weights twice; files there already give up their place."""  # noqa: D205, D209
+    if not settings.has("ckpt_dir"):
+        return
+    folder = Path(settings.value("ckpt_dir"))
+    needed = 0
+    if settings.has("network"):
+        step, weights = checkpoint_bytes(settings.value("network"), settings.value("weights_dtype") is not None)
+        files = _kept(settings) + 1
+        held = sum(path.stat().st_size for path in _earlier(folder))
+        # one of each is written beside what is there
+        needed = max(files * step + 2 * weights - held, step + weights)
+    yield _room(folder, needed, "ckpt_dir")
+
+
+def check_earlier_results(settings: Settings) -> Iterator[Remark]:
+    """Whether ``ckpt_dir`` holds what this run replaces, or lacks what it is to go on from."""
+    if not settings.has("ckpt_dir"):
+        return
+    folder = Path(settings.value("ckpt_dir"))
+    names = [path.name for path in _earlier(folder)]
+    resumable = [name for name in names if name != _BEST]
+    if not settings.value("resume", False):
+        if names:
+            yield (
+                Status.WARN,
+                f"ckpt_dir {folder} holds {', '.join(names)}, which this run replaces; "
+                f"{'set resume to go on, or ' if resumable else ''}name another ckpt_dir to keep them",
+            )
+        else:
+            yield Status.PASS, f"nothing in {folder} is replaced"
+    elif not resumable:
+        replaced = f", and replaces {_BEST}" if names else ""
+        yield (
+            Status.WARN,
+            f"there is no resume_*.pt in ckpt_dir {folder}: training starts anew{replaced}; "
+            "name the run's own ckpt_dir",
+        )
+    else:
+        yield Status.PASS, f"training goes on from the {len(resumable)} resume_*.pt in {folder}"
+
+
+def checkpoint_bytes(network: Any, halved: bool = False) -> tuple[int, int]:
+    """Sizes of a resumable checkpoint and of the weights alone, in bytes.
+
+    Args:
+        network: any; its weights are float32, of trained ones the checkpoint holds AdamW's two moments, too.
+        halved: whether the weights alone are saved in half precision.
+    """
+    parameters = list(network.parameters())
+    weights = _FLOAT * sum(p.numel() for p in parameters)
+    moments = 2 * _FLOAT * sum(p.numel() for p in parameters if p.requires_grad)
+    return weights + moments, weights // 2 if halved else weights
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """Files of an earlier run."""
+    return [path for pattern in (_BEST, "resume_*.pt") for path in sorted(folder.glob(pattern))]
+
+
+def _kept(settings: Settings) -> int:
+    """How many resumable checkpoints the configured handler keeps."""
+    handlers = settings.parser.get(_HANDLERS)
+    for number, handler in enumerate(handlers if isinstance(handlers, list) else ()):
+        if isinstance(handler, dict) and str(handler.get("_target_")).endswith(ResumableCheckpoint.__name__):
+            return int(settings.value(f"{_HANDLERS}#{number}#keep", _KEEP))
+    return _KEEP
 
 
 def check_output_folder(settings: Settings) -> Iterator[Remark]:

@@ -23,7 +23,7 @@ import torch
 
 from monai_sa2va.engines.distributed import is_main
 from monai_sa2va.errors import ConfigError, PreflightError
-from monai_sa2va.preflight import data, evaluation, inference, metrics, resources, training
+from monai_sa2va.preflight import data, evaluation, inference, metrics, ranges, resources, training
 from monai_sa2va.preflight.report import Check, Finding, Status, run_checks
 from monai_sa2va.preflight.settings import Settings, running_parser
 
@@ -34,7 +34,9 @@ _LOGGER = logging.getLogger(__name__)
 CHECKS: dict[str, dict[str, Check]] = {
     "train": {
         "device": resources.check_device,
+        "settings": ranges.check_ranges,
         "checkpoint folder": resources.check_checkpoint_folder,
+        "results": resources.check_earlier_results,
         "output folder": resources.check_output_folder,
         "datalist": data.check_datalist,
         "files": data.check_files,
@@ -44,6 +46,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "learning rate": training.check_learning_rate,
         "memory": resources.check_memory,
         "schedule": training.check_schedule,
+        "trainer": training.check_trainer,
     },
     "inference": {
         "device": resources.check_device,

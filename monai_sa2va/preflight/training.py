@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Checks of what is trained and how: parameters, learning rate, schedule, weights of the loss."""
+"""Checks of what is trained and how: parameters, learning rate, schedule, weights of the loss, the trainer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from monai_sa2va.preflight.data import scanned
 from monai_sa2va.preflight.report import Remark, Status
 from monai_sa2va.preflight.settings import Settings
 
-__all__ = ["check_learning_rate", "check_loss", "check_parameters", "check_schedule"]
+__all__ = ["check_learning_rate", "check_loss", "check_parameters", "check_schedule", "check_trainer"]
 
 _USUAL, _HIGHEST = 1e-3, 1e-2
 _UNEVEN = 100.0
@@ -43,7 +43,8 @@ def check_parameters(settings: Settings) -> Iterator[Remark]:
     if "text_hidden_fcs" in frozen:
         yield Status.WARN, "text_hidden_fcs, which turns [SEG] into SAM2's token, is frozen; leave it out of freeze"
     if settings.has("optimizer"):
-        held = {id(p) for group in settings.value("optimizer").param_groups for p in group["params"]}
+        optimizer = settings.notes["optimizer"] = settings.value("optimizer")
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         missing = [name for name, p in network.named_parameters() if p.requires_grad and id(p) not in held]
         if missing:
             yield Status.FAIL, f"the optimizer lacks {len(missing)} trained parameters ({missing[0]}, ...); give it all"
@@ -54,16 +55,24 @@ def check_parameters(settings: Settings) -> Iterator[Remark]:
 
 
 def check_learning_rate(settings: Settings) -> Iterator[Remark]:
-    """Whether the learning rate is a number that AdamW can use."""
-    if not settings.has("learning_rate"):
-        return
-    rate = settings.value("learning_rate")
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= _HIGHEST:
-        yield Status.FAIL, f"learning_rate is {rate!r}; give a number above 0, usually 1e-6 to {_USUAL:g}"
-    elif rate > _USUAL:
-        yield Status.WARN, f"learning_rate is {rate:g}, high for AdamW on a transformer; 1e-6 to {_USUAL:g} is usual"
-    else:
-        yield Status.PASS, f"{rate:g}"
+    """Whether AdamW can use the learning rates: ``learning_rate``, and what the optimizer was really given."""
+    rates = {"learning_rate": settings.value("learning_rate")} if settings.has("learning_rate") else {}
+    optimizer = settings.notes.get("optimizer")
+    for number, group in enumerate(optimizer.param_groups if optimizer is not None else ()):
+        # a schedule that was built has set lr to that of its first step
+        rate = group.get("initial_lr", group["lr"])
+        if rate not in rates.values():
+            rates[f"lr of the optimizer's group {number}"] = rate
+    sound = []
+    for name, rate in rates.items():
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate <= _HIGHEST:
+            yield Status.FAIL, f"{name} is {rate!r}; give a number above 0, usually 1e-6 to {_USUAL:g}"
+        elif rate > _USUAL:
+            yield Status.WARN, f"{name} is {rate:g}, high for AdamW on a transformer; 1e-6 to {_USUAL:g} is usual"
+        else:
+            sound.append(f"{rate:g}")
+    if rates and len(sound) == len(rates):
+        yield Status.PASS, ", ".join(sound)
 
 
 def check_schedule(settings: Settings) -> Iterator[Remark]:
@@ -71,12 +80,14 @@ def check_schedule(settings: Settings) -> Iterator[Remark]:
     known = ("max_epochs", "steps_per_epoch", "warmup_steps", "total_steps")
     # steps are counted from the data, which torn files keep from being cached
     scans = scanned(settings)
-    if not all(map(settings.has, known)) or "training" not in scans or any(found.faults for found in scans.values()):
+    if settings.notes.get("unusable") or not all(map(settings.has, known)):
+        return
+    if "training" not in scans or any(found.faults for found in scans.values()):
         return
     if settings.has("lr_scheduler"):
         settings.value("lr_scheduler")
     epochs, per_epoch, warmup, total = (settings.value(key) for key in known)
-    planned = epochs * per_epoch
+    planned = settings.notes["planned_steps"] = epochs * per_epoch
     if planned < 1:
         yield Status.FAIL, f"the run makes no step: max_epochs is {epochs}, steps_per_epoch {per_epoch}"
     elif planned <= warmup:
@@ -94,6 +105,18 @@ def check_schedule(settings: Settings) -> Iterator[Remark]:
         yield Status.WARN, f"the run makes {planned} of the schedule's {total} steps; lower total_steps to them"
     else:
         yield Status.PASS, f"{planned} optimizer steps in {epochs} epochs, {warmup} of them warm-up"
+
+
+def check_trainer(settings: Settings) -> Iterator[Remark]:
+    """Whether the trainer can be built with its loaders and handlers, whose constructors refuse what they can't use.
+
+    It is built where steps could be counted, which needs the data, too. A run that is about to begin builds it next,
+    and a trainer of several processes needs them all.
+    """
+    built_here = not settings.make_data and not settings.has("parallel_network")
+    if built_here and settings.notes.get("planned_steps", 0) > 0 and settings.has("train#trainer"):
+        settings.value("train#trainer")
+        yield Status.PASS, "it can be built with its loaders and handlers"
 
 
 def check_loss(settings: Settings) -> Iterator[Remark]:

@@ -229,6 +229,22 @@ _TRAINING_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any],
     ),
     ("learning rate", None, {"learning_rate": 3.0}, "fail  learning rate: learning_rate is 3.0; give a number above 0"),
     ("learning rate as text", None, {"learning_rate": "fast"}, "fail  learning rate: learning_rate is 'fast'; give"),
+    (
+        "rate of the optimizer",
+        None,
+        {"optimizer#lr": 5},
+        "fail  learning rate: lr of the optimizer's group 0 is 5; give a number above 0",
+    ),
+    ("no micro-batch", None, {"batch_size": 0}, "fail  settings: batch_size is 0; give a whole number of at least 1"),
+    ("workers", None, {"num_workers": "-2"}, "fail  settings: num_workers is -2; give a whole number of at least 0"),
+    ("cache rate", None, {"cache_rate": 7}, "fail  settings: cache_rate is 7; give a number of 0 to 1"),
+    ("no switch", None, {"amp": "maybe"}, "fail  settings: amp is 'maybe'; give true or false"),
+    (
+        "argument of a handler",
+        None,
+        {"train#handlers#1#keep": 0},
+        "fail  trainer: [CONFIG] keep of the resumable checkpoints is 0; give a whole number of at least 1",
+    ),
     ("high rate", None, {"learning_rate": 0.005}, "warn  learning rate: learning_rate is 0.005, high for AdamW"),
     (
         "warm-up beyond the schedule",
@@ -283,7 +299,10 @@ def test_faults_before_training_are_caught(
 def test_a_full_disk_is_caught(repository: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**12, 10**12 - 10**6, 10**6))
-    _expect(_check(repository, "train", work), work, "0.1 GiB, 0.0 GiB free; |fail  checkpoint folder: ckpt_dir {work}")
+    # three resumable checkpoints of 12 bytes a parameter, and model.pt twice
+    needed = 44 * sum(p.numel() for p in Sa2VA("tiny").parameters()) / 2**30
+    start = "fail  checkpoint folder: ckpt_dir {work}"
+    _expect(_check(repository, "train", work), work, f"needs {needed:.1f} GiB, 0.0 GiB free; |{start}")
 
 
 def test_a_disk_that_takes_nothing_is_caught(repository: Path, work: Path) -> None:
@@ -537,6 +556,19 @@ def test_a_broken_configuration_exits_2(tmp_path: Path) -> None:
     assert result.stderr.startswith(f"error: [CONFIG] --config_file {tmp_path / 'c.json'} can't be read: ")
     assert runner.invoke(app, ["check", "dream", "--config_file", "x"]).exit_code == 2
     assert runner.invoke(app, ["check", "train"]).exit_code == 2
+
+
+def test_arguments_of_the_run_itself_are_no_keys(repository: Path, work: Path) -> None:
+    (work / "args.json").write_text('{"run_id": "training", "learning_rate": 0.5, "max_epochs": 3}')
+    words = {"tracking": "mlflow", "run_name": "first", "logging_file": "none.conf", "meta_file": "none.json"}
+    words |= {"run_id": "training", "init_id": "initialize", "final_id": "finalize", "workflow_type": "train"}
+    result = _check(repository, "train", work, **words, args_file=work / "args.json")
+    assert "fail  learning rate: learning_rate is 0.5; " in result.stdout
+    # 2 epochs, as behind the command
+    assert " optimizer steps in 2 epochs, " in result.stdout
+    result = _check(repository, "train", work, args_file=work / "none.json")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: [CONFIG] --args_file {work / 'none.json'} can't be read: ")
 
 
 def test_later_files_replace_keys(repository: Path, work: Path) -> None:

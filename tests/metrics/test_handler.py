@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator
 
 from monai_sa2va.errors import DataError
-from monai_sa2va.metrics.handler import PromptMetricHandler, masks_and_names, present_masks_and_names
+from monai_sa2va.metrics.handler import PromptMetricHandler, masks_and_names, metric_names, present_masks_and_names
 from monai_sa2va.metrics.segmentation import PromptSegmentationMetric
 
 
@@ -49,6 +49,17 @@ def test_what_is_not_there_may_be_left_out() -> None:
     assert _run(handler, [both]).state.metrics == pytest.approx(
         {"val_mean_dice": 2 / 3, "val_mean_dice_objects": 2 / 3, "val_mean_dice/vessels": 2 / 3}
     )
+
+
+def test_phrases_become_names_that_trackers_take() -> None:
+    phrases = ["optic disc", "kidney (left)", "kidney, left", "a/b", "../c.", "T1-w_2", "Läsion 左", "(?)", "["]
+    expected = ["optic disc", "kidney left", "kidney left 2", "a b", "c", "T1-w_2", "Läsion 左", "phrase", "phrase 2"]
+    assert metric_names(phrases) == dict(zip(phrases, expected, strict=True))
+    assert metric_names(["x" * 512]) == {"x" * 512: "x" * 200}
+    outputs = [_output(["kidney (left)", "kidney, left"], 0)]
+    metrics = _run(PromptMetricHandler(PromptSegmentationMetric("dice")), outputs).state.metrics
+    names = ["", "/kidney left", "/kidney left 2", "_objects"]
+    assert sorted(metrics) == [f"val_mean_dice{name}" for name in names]
 
 
 def test_means_by_prompt() -> None:

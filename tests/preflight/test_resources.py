@@ -11,10 +11,31 @@
 
 from __future__ import annotations
 
+import shutil
+from collections import namedtuple
+
+import pytest
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
-from monai_sa2va.preflight.resources import activation_bytes, free_memory, training_bytes
+from monai_sa2va.preflight.resources import (
+    activation_bytes,
+    check_checkpoint_folder,
+    check_earlier_results,
+    checkpoint_bytes,
+    free_memory,
+    training_bytes,
+)
+from monai_sa2va.preflight.settings import Settings
+
+
+def settings_of(**content):
+    return Settings(ConfigParser(content))
+
+
+def lines(check, settings):
+    return [f"{status} {text}" for status, text in check(settings)]
 
 
 def test_activations_by_hand(micro_config):
@@ -39,3 +60,59 @@ def test_frozen_weights_need_no_gradient_and_no_moments(micro_config):
 def test_free_memory_is_told():
     free = free_memory(torch.device("cpu"))
     assert free is None or free > 2**20
+
+
+def test_checkpoints_by_hand():
+    network = nn.Linear(9, 10)  # 100 parameters
+    assert checkpoint_bytes(network) == (1200, 400)
+    network.weight.requires_grad_(False)
+    assert checkpoint_bytes(network, halved=True) == (90 * 4 + 10 * 12, 200)
+
+
+@pytest.mark.parametrize(
+    ("free", "keep", "dtype", "earlier", "status"),
+    [
+        # the two that are kept and a third, model.pt twice: 3 * 1200 + 2 * 400
+        *((4399, None, None, (), "fail"), (4400, None, None, (), "warn"), (8800, None, None, (), "pass")),
+        *((2 * 1200 + 800 - 1, 1, None, (), "fail"), (2 * 1200 + 800, 1, None, (), "warn")),
+        *((3999, None, "float16", (), "fail"), (4000, None, "float16", (), "warn")),
+        # one of each is written beside those that are there
+        *((1599, None, None, (1200, 1200, 400), "fail"), (1600, None, None, (1200, 1200, 400), "warn")),
+    ],
+)
+def test_room_for_checkpoints(tmp_path, monkeypatch, free, keep, dtype, earlier, status):
+    for number, size in enumerate(earlier):
+        name = "model.pt" if size == 400 else f"resume_{number:08d}.pt"
+        (tmp_path / name).write_bytes(bytes(size))
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(free))
+    handler = {"_target_": "monai_sa2va.engines.resume.ResumableCheckpoint"} | ({} if keep is None else {"keep": keep})
+    settings = settings_of(
+        ckpt_dir=str(tmp_path), network=nn.Linear(9, 10), weights_dtype=dtype, train={"handlers": [{}, handler]}
+    )
+    (line,) = lines(check_checkpoint_folder, settings)
+    assert line.startswith(f"{status} ")
+
+
+def test_results_of_an_earlier_run(tmp_path):
+    fresh, going_on = ({"ckpt_dir": str(tmp_path), "resume": resume} for resume in (False, True))
+
+    def told(content):
+        (line,) = lines(check_earlier_results, settings_of(**content))
+        return line
+
+    anew = f"warn there is no resume_*.pt in ckpt_dir {tmp_path}: training starts anew"
+    assert told(fresh) == f"pass nothing in {tmp_path} is replaced"
+    assert told(going_on) == f"{anew}; name the run's own ckpt_dir"
+    (tmp_path / "model.pt").write_text("")
+    assert told(fresh) == (
+        f"warn ckpt_dir {tmp_path} holds model.pt, which this run replaces; name another ckpt_dir to keep them"
+    )
+    assert told(going_on) == f"{anew}, and replaces model.pt; name the run's own ckpt_dir"
+    (tmp_path / "resume_00000007.pt").write_text("")
+    assert told(fresh) == (
+        f"warn ckpt_dir {tmp_path} holds model.pt, resume_00000007.pt, which this run replaces; "
+        "set resume to go on, or name another ckpt_dir to keep them"
+    )
+    assert told(going_on) == f"pass training goes on from the 1 resume_*.pt in {tmp_path}"
+    assert lines(check_earlier_results, settings_of(window="auto")) == []

@@ -19,7 +19,13 @@ from monai_sa2va.losses.sa2va_loss import Sa2VALoss
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.preflight.data import Scan
 from monai_sa2va.preflight.settings import Settings
-from monai_sa2va.preflight.training import check_learning_rate, check_loss, check_parameters, check_schedule
+from monai_sa2va.preflight.training import (
+    check_learning_rate,
+    check_loss,
+    check_parameters,
+    check_schedule,
+    check_trainer,
+)
 
 
 def lines(check, settings):
@@ -68,6 +74,23 @@ def test_learning_rates(rate, status):
     assert line.startswith(status)
 
 
+def test_rates_that_the_optimizer_has_count(network):
+    weight, *others = network.parameters()
+    groups = [{"params": others}, {"params": [weight], "lr": 5.0}]
+    optimizer = torch.optim.SGD(groups, lr=2e-5)
+    settings = settings_of(network=network, optimizer=optimizer, learning_rate=2e-5)
+    list(check_parameters(settings))
+    assert lines(check_learning_rate, settings) == [
+        "fail lr of the optimizer's group 1 is 5.0; give a number above 0, usually 1e-6 to 0.001"
+    ]
+    optimizer.param_groups[1]["lr"] = 1e-4
+    assert lines(check_learning_rate, settings) == ["pass 2e-05, 0.0001"]
+    # of a schedule's warm-up, what it rises to
+    torch.optim.lr_scheduler.LinearLR(optimizer, 0.5)
+    assert optimizer.param_groups[0]["lr"] == 1e-5
+    assert lines(check_learning_rate, settings) == ["pass 2e-05, 0.0001"]
+
+
 @pytest.mark.parametrize(
     ("weights", "line"),
     [
@@ -114,6 +137,29 @@ def test_schedules(epochs, warmup, total, line):
     assert lines(check_schedule, settings) == []
 
 
+def test_steps_of_settings_that_are_out_of_range_are_not_counted():
+    settings = settings_of(max_epochs=2, steps_per_epoch="$1 // 0", warmup_steps=1, total_steps=20)
+    settings.notes |= {"scans": {"training": Scan()}, "unusable": True}
+    assert lines(check_schedule, settings) == []
+
+
+def test_the_trainer_is_built_where_steps_can_be_counted():
+    settings = settings_of(train={"trainer": "$1 // 0"})
+    assert lines(check_trainer, settings) == []
+    settings.notes["planned_steps"] = 20
+    with pytest.raises(RuntimeError):
+        lines(check_trainer, settings)
+    # a run does it next
+    settings.make_data = True
+    assert lines(check_trainer, settings) == []
+
+
+def test_a_trainer_of_several_processes_is_left_to_them():
+    settings = settings_of(train={"trainer": "$1 // 0"}, parallel_network="$1 // 0")
+    settings.notes["planned_steps"] = 20
+    assert lines(check_trainer, settings) == []
+
+
 def test_configurations_without_these_are_left_alone():
-    for check in (check_parameters, check_learning_rate, check_loss, check_schedule):
+    for check in (check_parameters, check_learning_rate, check_loss, check_schedule, check_trainer):
         assert lines(check, settings_of(window="auto")) == []

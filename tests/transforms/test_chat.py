@@ -11,15 +11,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.data.datalist import load_datalist
 from monai_sa2va.data.tokenizer import BASE_TOKENS, SA2VA_TOKENS, byte_tokenizer
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.transforms.chat import (
@@ -32,6 +37,9 @@ from monai_sa2va.transforms.chat import (
     encode,
     encode_conversation,
 )
+from monai_sa2va.transforms.labels import LabelToMasksd
+from monai_sa2va.transforms.processor import Sa2VAProcessor, Sa2VAProcessord
+from monai_sa2va.transforms.prompts import RandAskd
 from monai_sa2va.transforms.sentences import answer_segments
 
 TOKENIZER = byte_tokenizer()
@@ -129,6 +137,34 @@ class TestUserText:
             f"<|im_start|>user\nSegment {token}.<|im_end|>\n<|im_start|>assistant\n"
             f"Sure, <p>vessels {token}</p> [SEG].<|im_end|>"
         )
+
+    @pytest.mark.parametrize("token", CONTROL)
+    def test_phrases_of_a_datalist_in_training(self, token: str, tmp_path: Path, micro_config: Sa2VAConfig) -> None:
+        """From the file to the ids: joint, chat and absent questions hold no control token but our own."""
+        for name in ("a.png", "b.png"):
+            (tmp_path / name).write_bytes(b"")
+        prompts = {"1": token, "2": f"x{token}{token}"}
+        entry = {"image": "a.png", "label": "b.png", "prompts": prompts, "absent": [f"{token} absent"]}
+        (tmp_path / "datalist.json").write_text(json.dumps({"training": [entry]}))
+        (loaded,) = load_datalist(tmp_path / "datalist.json")
+        label = np.array([[[0, 1], [2, 0]]])
+        asked = LabelToMasksd(include_absent=True)({**loaded, "image": torch.zeros(3, 2, 2), "label": label})
+        process = Sa2VAProcessord(Sa2VAProcessor(micro_config, TOKENIZER))
+        markup = {TOKENIZER.convert_tokens_to_ids(t) for t in ("<|im_start|>", "<|im_end|>")}
+        for seed in range(8):
+            ask = RandAskd(joint_prob=0.5, absent_prob=1.0, chat_absent_prob=0.5)
+            ask.set_random_state(seed)
+            sample = process(ask(asked))
+            special = [i for i in sample["input_ids"].tolist() if i >= 256]
+            places = [TOKENIZER.convert_tokens_to_ids(t) for t in ("<img>", "<IMG_CONTEXT>", "</img>")]
+            turns = special.count(TOKENIZER.convert_tokens_to_ids("<|im_start|>")) // 2
+            # two openings and two endings a turn, a picture, and a [SEG] and a pair of <p> a mask
+            assert sum(i in markup for i in special) == 4 * turns
+            image = micro_config.tokens_per_tile * len(sample["pixel_values"])
+            assert [special.count(i) for i in places] == [1, image, 1]
+            segs = [special.count(TOKENIZER.convert_tokens_to_ids(t)) for t in ("[SEG]", "<p>", "</p>")]
+            assert segs == [len(sample["gt_masks"])] * 3
+            assert special.count(TOKENIZER.convert_tokens_to_ids("<vp>")) == 0
 
     @given(st.lists(st.one_of(st.text(max_size=8), st.sampled_from(CONTROL)), max_size=6))
     def test_no_text_becomes_a_control_token(self, pieces: list[str]) -> None:
