@@ -41,7 +41,7 @@ def test_the_command_line_page_has_every_verb_with_its_options(repository):
         assert f"\n## {verb}\n" in page
     assert "- `--prompt`, `-p` (may be repeated; required): What the masks show." in page
     assert "- `--look` (one of `fundus`, `ct`, `ultrasound`; may be repeated): " in page
-    assert "- `--count` (default `320`): Number of images." in page
+    assert "- `--count` (default `320`): Number of images, volumes or cines." in page
     assert "- `DIR` (required): New or empty folder" in page
     assert "--help" not in page.split("## segment")[1]
 
