@@ -101,6 +101,8 @@ def settings(data: Path, folder: Path, epochs: int, workers: int) -> dict[str, A
         "batch_size": 2,
         "accumulation_steps": 2,
         "num_workers": workers,
+        # a cache is filled by threads, in which PyTorch doesn't compute after a fork
+        "cache_rate": 0.0,
         "val_interval": 2,
         "save_interval": 2,
         "resume": True,
