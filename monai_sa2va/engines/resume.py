@@ -338,7 +338,7 @@ def _check_settings(then: Mapping[str, Any], now: Mapping[str, Any], name: str) 
 
 
 def _kept_options(optimizer: Optimizer, state: Mapping[str, Any]) -> list[str]:
-    """Say what of the optimizer's options a resumed run doesn't take over."""
+    """Say what of the optimizer's options a resumed run doesn't take over; another number of groups can't be loaded."""
     return [
         f"{'learning_rate' if key == 'initial_lr' else key} was {then[key]} and is {now[key]} now: "
         f"the run goes on with {then[key]}"

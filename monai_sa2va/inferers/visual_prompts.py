@@ -132,7 +132,7 @@ def _numbers(values: Any, name: str) -> NDArray[np.float64]:
 
 def _check_inside(place: NDArray[np.float64], size: tuple[int, ...], name: str) -> None:
     # x is the last axis of the masks
-    for value, axis, length in zip(place, "xyz", reversed(size), strict=False):
+    for value, axis, length in zip(place, "xyz"[: len(size)], reversed(size), strict=True):
         if not -0.5 <= value < length - 0.5:
             raise PromptError(f"{name} has {axis} {value:g}, outside of 0 to {length - 1}; give voxels of the image")
 

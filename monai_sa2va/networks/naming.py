@@ -262,6 +262,7 @@ def _shared(options: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The longest beginning that all options share."""
     shared = options[0]
     for ids in options[1:]:
+        # of unequal lengths: what one has beyond the other is not shared
         parts = next(
             (i for i, (a, b) in enumerate(zip(shared, ids, strict=False)) if a != b), min(len(shared), len(ids))
         )

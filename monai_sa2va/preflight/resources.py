@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.engines.distributed import unwrap
 from monai_sa2va.engines.resume import ResumableCheckpoint
 from monai_sa2va.predictor import as_device
 from monai_sa2va.preflight.data import scanned
@@ -66,8 +67,7 @@ def check_memory(settings: Settings) -> Iterator[Remark]:
     """Whether a training step, and the cache of images, fit what is free; see :func:`training_bytes`."""
     if not settings.has("network"):
         return
-    network = settings.value("network")
-    network = getattr(network, "module", network)
+    network = unwrap(settings.value("network"))
     device = as_device(settings.value("device"))
     batch, objects = int(settings.value("batch_size", 1)), int(settings.value("max_objects", 1))
     step = training_bytes(network, batch, objects, bool(settings.value("amp", False)))

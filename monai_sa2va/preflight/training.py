@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from monai_sa2va.engines.distributed import unwrap
 from monai_sa2va.losses.sa2va_loss import Sa2VALoss
 from monai_sa2va.networks.parts import trainable_summary
 from monai_sa2va.preflight.data import scanned
@@ -32,8 +33,7 @@ def check_parameters(settings: Settings) -> Iterator[Remark]:
     """Which parts train, how many parameters they have, and whether the optimizer holds just these."""
     if not settings.has("network"):
         return
-    network = settings.value("network")
-    network = getattr(network, "module", network)
+    network = unwrap(settings.value("network"))
     parts = trainable_summary(network)
     trained = sum(count for count, _ in parts.values())
     if trained == 0:

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.clips import as_frames
 from monai_sa2va.transforms.plane_transform import plain
-from monai_sa2va.transforms.processor import Sa2VAProcessor, Sa2VAProcessord
+from monai_sa2va.transforms.processor import Sa2VAProcessord
 from monai_sa2va.transforms.source import source_name
 
 __all__ = [
@@ -134,15 +134,6 @@ class ClipProcessord(Sa2VAProcessord):
         mask_size: side of the masks, pixels.
         keep: other entries that the batch keeps.
     """
-
-    def __init__(
-        self,
-        processor: Sa2VAProcessor,
-        keys: str = Keys.IMAGE,
-        mask_size: int | None = None,
-        keep: Sequence[str] = (Keys.NAMES,),
-    ) -> None:
-        super().__init__(processor, keys, mask_size, keep)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Turn an entry with ``image``, ``turns``, ``gt_masks`` (N, T, H, W) and ``prompt_frame`` into network inputs.
