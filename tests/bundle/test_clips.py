@@ -66,16 +66,22 @@ def test_overlay_adds_and_changes_the_loader_alone(configs: Path):
     assert not set(overlay) & set(base)
     # what clips take over from single images
     shared = [
-        base["train"]["random_transforms"][int(name[-1])] for name in overlay["train#clip_transforms"] if "#" in name
+        base["train"]["random_transforms"][int(name[-1])]
+        for name in overlay["train#clip_transforms"]
+        if isinstance(name, str) and name.startswith("@train#random_transforms#")
     ]
-    assert [transform["_target_"].rpartition(".")[2] for transform in shared] == ["LabelToMasksd", "RandAskd"]
+    assert [transform["_target_"].rpartition(".")[2] for transform in shared] == ["LabelToMasksd"]
+    # they are asked about as images are, for at most so many structures
+    (asked,) = (each for each in overlay["train#clip_transforms"] if "RandAskd" in str(each))
+    (of_images,) = (each for each in base["train"]["random_transforms"] if "RandAskd" in str(each))
+    assert asked == {**of_images, "max_objects": "@clip_max_objects"}
     assert {key for key in overlay if key.startswith("train#dataloader#")} == {
         f"train#dataloader#{key}" for key in ("dataset", "sampler", "shuffle")
     }
 
 
 def test_one_run_sees_images_and_clips_and_goes_on_in_mid_epoch(configs: Path, data: Path, micro_config: Sa2VAConfig):
-    parser = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5)
+    parser = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5, clip_max_objects=1)
     refuse_unknown(parser, "train")
     loader, network = parser.get_parsed_content("train#dataloader"), parser.get_parsed_content("network")
     # 6 images are 3 batches, and as many are of clips
@@ -93,9 +99,13 @@ def test_one_run_sees_images_and_clips_and_goes_on_in_mid_epoch(configs: Path, d
             # what is shown at all is shown in the frame that the language model sees
             assert bool((masks[frame] == masks.any(0)).all())
     assert any(batch["gt_masks"].any() for batch in clips)
+    # none where a chat says that nothing is there
+    assert max(batch["gt_masks"].shape[1] for batch in clips) == 1
     for batch in (clips[0], next(batch for batch in found if "prompt_frame" not in batch)):
         network(batch)["loss"].backward()
-    again = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5).get_parsed_content("train#dataloader")
+    again = parse(configs, data, micro_config, clip_length=5, absent_prob=0.5, clip_max_objects=1).get_parsed_content(
+        "train#dataloader"
+    )
     again.set_epoch(0, 4)
     rest = list(again)
     assert len(rest) == 2
