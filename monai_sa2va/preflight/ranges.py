@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether single settings of a training run have values that it can use."""
+"""Whether single settings of a run have values that it can use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def _number(value: Any, holds: Callable[[float], bool]) -> bool:
 
 
 _COUNT = Range(partial(_whole, lowest=1), "a whole number of at least 1")
-_SWITCH = Range(lambda value: isinstance(value, bool), "true or false")
+# text counts as true: a "false" in small letters, which the command line doesn't know, would name patients
+_SWITCH = Range(lambda value: isinstance(value, bool), "true or false, behind the command True or False")
+_LARGEST_SEED = 2**32 - 1
 
 RANGES: dict[str, Range] = {
     "batch_size": _COUNT,
@@ -59,10 +61,15 @@ RANGES: dict[str, Range] = {
         lambda value: value is None or _number(value, lambda norm: norm > 0), "a number above 0, or null for none"
     ),
     "weight_decay": Range(partial(_number, holds=lambda decay: 0 <= decay < float("inf")), "a number of at least 0"),
+    "seed": Range(lambda value: _whole(value, 0) and value <= _LARGEST_SEED, f"a whole number of 0 to {_LARGEST_SEED}"),
     "amp": _SWITCH,
     "resume": _SWITCH,
+    "overwrite": _SWITCH,
+    "include_patient": _SWITCH,
+    "include_absent": _SWITCH,
+    "score_absent": _SWITCH,
 }
-"""Key of a training configuration -> what it may be."""
+"""Key of a configuration -> what it may be."""
 
 
 def check_ranges(settings: Settings) -> Iterator[Remark]:

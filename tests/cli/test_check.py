@@ -238,7 +238,7 @@ _TRAINING_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any],
     ("no micro-batch", None, {"batch_size": 0}, "fail  settings: batch_size is 0; give a whole number of at least 1"),
     ("workers", None, {"num_workers": "-2"}, "fail  settings: num_workers is -2; give a whole number of at least 0"),
     ("cache rate", None, {"cache_rate": 7}, "fail  settings: cache_rate is 7; give a number of 0 to 1"),
-    ("no switch", None, {"amp": "maybe"}, "fail  settings: amp is 'maybe'; give true or false"),
+    ("no switch", None, {"amp": "maybe"}, "fail  settings: amp is 'maybe'; give true or false, behind"),
     (
         "argument of a handler",
         None,
@@ -409,6 +409,12 @@ _INFERENCE_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any]
     ("no images", None, {"dataset_dir": "nowhere"}, "fail  images: [DATA] there is no file 'nowhere' in its folder"),
     ("earlier results", _earlier, {"overwrite": False}, "fail  results: {work}/out holds results already; "),
     ("replaced results", _earlier, {}, "warn  results: {work}/out holds results of an earlier run, which are replaced"),
+    (
+        "a switch as text",
+        None,
+        {"include_patient": "false"},
+        "fail  settings: include_patient is 'false'; give true or false, behind the command True or False",
+    ),
     ("format", None, {"formats": "['dicom']"}, "fail  results: [CONFIG] format has 'dicom'; allowed: "),
     ("output", _file_in_the_way, {}, "fail  output folder: output_dir {work}/out can't be made, as out is a file"),
 ]
@@ -461,6 +467,8 @@ def _earlier_scores(work: Path) -> None:
 
 
 _EVALUATION_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any], str]] = [
+    ("overwrite as text", None, {"overwrite": "false"}, "fail  settings: overwrite is 'false'; give true or false, "),
+    ("seed", None, {"seed": -1}, "fail  settings: seed is -1; give a whole number of 0 to 4294967295"),
     ("no truth", _no_truth, {}, "fail  truth: testing: no entry has a label and prompts; "),
     ("some truth", _some_truth, {}, "will not be scored|warn  truth: testing: 1 of 11 entries have no truth ("),
     ("empty truth", lambda work: _keys(work, "testing"), {}, "fail  truth: testing: all true masks are empty; "),
