@@ -47,6 +47,7 @@ _COUNT = Range(partial(_whole, lowest=1), "a whole number of at least 1")
 # text counts as true: a "false" in small letters, which the command line doesn't know, would name patients
 _SWITCH = Range(lambda value: isinstance(value, bool), "true or false, behind the command True or False")
 _LARGEST_SEED = 2**32 - 1
+_OR_NONE = "or null for none, which is '$None' behind the command"
 
 RANGES: dict[str, Range] = {
     "batch_size": _COUNT,
@@ -54,11 +55,11 @@ RANGES: dict[str, Range] = {
     "val_interval": _COUNT,
     "save_interval": _COUNT,
     "log_interval": _COUNT,
-    "patience": Range(lambda value: value is None or _COUNT.holds(value), f"{_COUNT.advice}, or null for none"),
+    "patience": Range(lambda value: value is None or _COUNT.holds(value), f"{_COUNT.advice}, {_OR_NONE}"),
     "num_workers": Range(partial(_whole, lowest=0), "a whole number of at least 0"),
     "cache_rate": Range(partial(_number, holds=lambda rate: 0 <= rate <= 1), "a number of 0 to 1"),
     "clip_norm": Range(
-        lambda value: value is None or _number(value, lambda norm: norm > 0), "a number above 0, or null for none"
+        lambda value: value is None or _number(value, lambda norm: norm > 0), f"a number above 0, {_OR_NONE}"
     ),
     "weight_decay": Range(partial(_number, holds=lambda decay: 0 <= decay < float("inf")), "a number of at least 0"),
     "seed": Range(lambda value: _whole(value, 0) and value <= _LARGEST_SEED, f"a whole number of 0 to {_LARGEST_SEED}"),

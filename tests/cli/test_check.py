@@ -245,6 +245,7 @@ _TRAINING_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any],
         {"train#handlers#1#keep": 0},
         "fail  trainer: [CONFIG] keep of the resumable checkpoints is 0; give a whole number of at least 1",
     ),
+    ("a text for none", None, {"clip_norm": "null"}, "fail  settings: clip_norm is 'null'; give a number above 0, or "),
     ("high rate", None, {"learning_rate": 0.005}, "warn  learning rate: learning_rate is 0.005, high for AdamW"),
     (
         "warm-up beyond the schedule",
@@ -294,6 +295,12 @@ def test_faults_before_training_are_caught(
     if plant is not None:
         plant(work)
     _expect(_check(repository, "train", work, **overrides), work, expected)
+
+
+def test_a_none_that_the_run_would_not_get_is_refused(repository: Path, work: Path) -> None:
+    result = _check(repository, "train", work, clip_norm="None")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: [CONFIG] --clip_norm None changes nothing, as MONAI leaves it out; write ")
 
 
 def test_a_full_disk_is_caught(repository: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:

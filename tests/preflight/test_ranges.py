@@ -17,8 +17,8 @@ from monai.bundle import ConfigParser
 from monai_sa2va.preflight.ranges import RANGES, check_ranges
 from monai_sa2va.preflight.settings import Settings
 
-
 _SWITCH = "true or false, behind the command True or False"
+_OR_NONE = "or null for none, which is '$None' behind the command"
 
 
 def lines(**content):
@@ -31,10 +31,10 @@ def lines(**content):
         *((key, 0, "a whole number of at least 1") for key in ("batch_size", "accumulation_steps", "val_interval")),
         *((key, 0, "a whole number of at least 1") for key in ("save_interval", "log_interval")),
         *(("batch_size", value, "a whole number of at least 1") for value in (2.0, True, "4", None)),
-        *(("patience", value, "a whole number of at least 1, or null for none") for value in (0, "ten")),
+        *(("patience", value, f"a whole number of at least 1, {_OR_NONE}") for value in (0, "ten")),
         *(("num_workers", value, "a whole number of at least 0") for value in (-2, 1.5)),
         *(("cache_rate", value, "a number of 0 to 1") for value in (7, -0.1, True, float("nan"))),
-        *(("clip_norm", value, "a number above 0, or null for none") for value in (-1, 0, "1")),
+        *(("clip_norm", value, f"a number above 0, {_OR_NONE}") for value in (-1, 0, "1", "null")),
         *(("weight_decay", value, "a number of at least 0") for value in (-0.1, float("inf"))),
         *(("seed", value, "a whole number of 0 to 4294967295") for value in (-1, 1.5, "abc", True, 2**32, None)),
         *((key, value, _SWITCH) for key in ("amp", "resume") for value in ("maybe", 1, None)),
