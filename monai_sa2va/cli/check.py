@@ -55,15 +55,18 @@ def check(
 
     Nothing is trained or segmented, and no data is made. The exit code is 1 where a check fails, else 0.
     """
-    from monai_sa2va.preflight.keys import refuse_unknown
+    from monai_sa2va.preflight.keys import refuse_dropped, refuse_unknown
     from monai_sa2va.preflight.report import Status
     from monai_sa2va.preflight.run import check_settings
     from monai_sa2va.preflight.settings import read_settings
 
     files, values = _split(overrides or [])
     values = _without_run_arguments(values)
-    settings = read_settings([*config_file, *files], values)
+    # as the run does
+    kept = {key: value for key, value in values.items() if value is not None}
+    settings = read_settings([*config_file, *files], kept)
     refuse_unknown(settings.parser, kind.value)
+    refuse_dropped([key for key in values if key not in kept], settings.parser.get())
     with _quiet():
         findings = check_settings(kind.value, settings)
     for finding in findings:

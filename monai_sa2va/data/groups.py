@@ -30,7 +30,7 @@ def number_groups(entries: Sequence[Mapping[str, Any]], include_patient: bool = 
 
     Args:
         entries: of a datalist. ``patient``, else ``group`` (text or a whole number), says whom an image shows; an
-            entry with neither is a group of its own. How many of these there are is logged.
+            entry with neither belongs to a group of its image. How many of these there are is logged.
         include_patient: whether the name is kept under ``patient``, for those who want it in their tables.
 
     Returns:
@@ -43,7 +43,8 @@ def number_groups(entries: Sequence[Mapping[str, Any]], include_patient: bool = 
     numbered, unnamed = [], 0
     for position, entry in enumerate(entries):
         told = patient_of(entry, f"entry {position}")
-        who: object = position if told is None else told
+        # objects of one image may stand in several entries
+        who: object = ("", str(entry.get(Keys.IMAGE, position))) if told is None else told
         unnamed += told is None
         number = numbers.setdefault(who, len(numbers) + 1)
         rest = {name: value for name, value in entry.items() if name != Keys.PATIENT}
@@ -53,7 +54,7 @@ def number_groups(entries: Sequence[Mapping[str, Any]], include_patient: bool = 
     _log.info("%d images of %d patients or groups", len(numbered), len(numbers))
     if unnamed:
         _log.warning(
-            "%d of %d entries have neither 'patient' nor 'group', so each counts as a patient of its own; "
+            "%d of %d entries have neither 'patient' nor 'group', so each image counts as a patient of its own; "
             "name them in the datalist where patients have several images",
             unnamed,
             len(numbered),

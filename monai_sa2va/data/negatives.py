@@ -29,7 +29,7 @@ _Group = tuple[str, ...]
 
 
 def with_negatives(
-    entries: Sequence[Mapping[str, Any]], foreign_phrases: Iterable[str] = (), enabled: bool = True
+    entries: Sequence[Mapping[str, Any]], foreign_phrases: str | Iterable[str] = (), enabled: bool = True
 ) -> list[dict[str, Any]]:
     """Add to each entry what can be asked of its image though it is not there: ``missing`` and ``foreign``.
 
@@ -47,7 +47,7 @@ def with_negatives(
 
     Args:
         entries: of a datalist, volumes expanded to slices.
-        foreign_phrases: that no image of the datalist shows, e.g. ``["pacemaker", "optic nerve"]``.
+        foreign_phrases: that no image of the datalist shows, e.g. ``["pacemaker", "optic nerve"]``; a text is one.
         enabled: otherwise the entries stay as they are.
 
     Returns:
@@ -59,7 +59,9 @@ def with_negatives(
     if not enabled:
         return [dict(entry) for entry in entries]
     groups = _groups(entries)
-    given = [(phrase,) for phrase in _checked(list(foreign_phrases), groups)]
+    # a text is one phrase, as in a datalist, not its letters
+    foreign_list = [foreign_phrases] if isinstance(foreign_phrases, str) else list(foreign_phrases)
+    given = [(phrase,) for phrase in _checked(foreign_list, groups)]
     families = [_family(entry) for entry in entries]
     homeless = families.count(None)
     if homeless:

@@ -37,16 +37,19 @@ class Interval(NamedTuple):
     high: float
 
 
-def check_bootstrap(resamples: int, confidence: float) -> None:
+def check_bootstrap(resamples: int, confidence: float, seed: int = 0) -> None:
     """Refuse settings that give no interval.
 
     Raises:
-        ConfigError: when ``resamples`` is less than 1 or ``confidence`` isn't between 0 and 1.
+        ConfigError: when ``resamples`` is less than 1, ``confidence`` isn't between 0 and 1, or ``seed`` is no whole
+            number of at least 0.
     """
     if resamples < 1:
         raise ConfigError(f"resamples is {resamples}; at least 1 is needed, better 1000")
     if not 0 < confidence < 1:
         raise ConfigError(f"confidence is {confidence}; give a share between 0 and 1, such as 0.95")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ConfigError(f"seed of the bootstrap is {seed!r}; give a whole number of at least 0")
 
 
 def bootstrap_mean(
@@ -72,14 +75,14 @@ def bootstrap_mean(
         seed: the same input and seed give the same interval.
 
     Raises:
-        ConfigError: when ``resamples`` or ``confidence`` can't be used.
+        ConfigError: when ``resamples``, ``confidence`` or ``seed`` can't be used.
         DataError: when lengths differ or a value isn't finite.
 
     Example:
         >>> bootstrap_mean([0.0, 1.0], ["a", "b"])
         Interval(mean=0.5, low=0.0, high=1.0)
     """
-    check_bootstrap(resamples, confidence)
+    check_bootstrap(resamples, confidence, seed)
     strata = [0] * len(values) if strata is None else strata
     if not len(values) == len(groups) == len(strata):
         raise DataError(f"{len(values)} values, {len(groups)} groups and {len(strata)} strata; give one each")

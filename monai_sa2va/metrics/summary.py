@@ -38,13 +38,13 @@ class Summary:
             what is asked for isn't there, they would lift any mean.
 
     Raises:
-        ConfigError: when ``resamples`` or ``confidence`` can't be used.
+        ConfigError: when ``resamples``, ``confidence`` or ``seed`` can't be used.
     """
 
     def __init__(
         self, resamples: int = 1000, confidence: float = 0.95, seed: int = 0, score_absent: bool = False
     ) -> None:
-        check_bootstrap(resamples, confidence)
+        check_bootstrap(resamples, confidence, seed)
         self.resamples, self.confidence, self.seed, self.score_absent = resamples, confidence, seed, score_absent
 
     @property

@@ -16,7 +16,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pydoc import ErrorDuringImport, locate
 from typing import Any
 
@@ -27,7 +29,7 @@ from monai_sa2va.bundles import find_bundle
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.preflight.settings import running_parser
 
-__all__ = ["check_keys", "find_unknown", "find_unknown_argument", "refuse_unknown"]
+__all__ = ["check_keys", "find_unknown", "find_unknown_argument", "refuse_dropped", "refuse_unknown"]
 
 _TRACKING: Any = DEFAULT_MLFLOW_SETTINGS
 # what monai.bundle itself looks for, with what its tracking adds
@@ -38,15 +40,43 @@ _MONAI_KEYS = {
 
 
 def check_keys(kind: str) -> None:
-    """Refuse a running configuration that has a key which nothing uses, as ``learning_rat``.
+    """Refuse a running configuration that has a key which nothing uses, as ``learning_rat``, or lost a ``None``.
 
     Args:
         kind: ``"train"``, ``"inference"`` or ``"evaluate"``: whose shipped keys are known.
 
     Raises:
-        ConfigError: naming the key and the known one that is most like it.
+        ConfigError: naming the key and the known one that is most like it, or a key that was set to ``None``.
     """
-    refuse_unknown(running_parser(), kind)
+    parser = running_parser()
+    refuse_unknown(parser, kind)
+    # its program alone gets overrides as words
+    if getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", None) == "monai.bundle.__main__":
+        refuse_dropped(_nothings(sys.argv[1:]), parser.get())
+
+
+def refuse_dropped(keys: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Refuse ``--key None``: ``monai.bundle run`` leaves such a word out, and the key would keep its value.
+
+    Args:
+        keys: that are set to ``None``, nested ones with ``#``.
+        config: parsed; what is ``None`` there anyway may be said again.
+
+    Raises:
+        ConfigError: naming the first key that has another value.
+    """
+    for key in keys:
+        value: Any = config
+        for part in key.replace("#", ID_SEP_KEY).split(ID_SEP_KEY):
+            value = value.get(part) if isinstance(value, Mapping) else "?"
+        if value is not None:
+            raise ConfigError(f"--{key} None changes nothing, as MONAI leaves it out; write --{key} '$None'")
+
+
+def _nothings(words: list[str]) -> list[str]:
+    """Keys that the words of a command set to ``None``."""
+    found = [word[2:-5] for word in words if word.startswith("--") and word.endswith("=None")]
+    return found + [key[2:] for key, value in pairwise(words) if key[:2] == "--" and "=" not in key and value == "None"]
 
 
 def refuse_unknown(parser: ConfigParser, kind: str) -> None:

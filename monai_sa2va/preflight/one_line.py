@@ -17,6 +17,7 @@ import errno
 import os
 import re
 import sys
+import threading
 from types import TracebackType
 
 from tqdm import tqdm  # type: ignore[import-untyped]
@@ -70,16 +71,31 @@ def one_line_errors(debug: bool = False) -> None:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     if debug or spec is None or spec.name != "monai.bundle.__main__":
         return
-    usual = sys.excepthook
+    usual, usual_of_threads = sys.excepthook, threading.excepthook
+    told: set[str] = set()
+
+    def tell(line: str) -> None:
+        # what a thread failed by, such as TensorBoard's, ends the run as well
+        if line in told:
+            return
+        told.add(line)
+        # bars that the error left standing would share its line
+        for bar in list(getattr(tqdm, "_instances", ())):
+            bar.close()
+        print(f"error: {line}", file=sys.stderr, flush=True)
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         line = explain(error)
         if line is None:
             usual(kind, error, traceback)
         else:
-            # bars that the error left standing would share its line
-            for bar in list(getattr(tqdm, "_instances", ())):
-                bar.close()
-            print(f"error: {line}", file=sys.stderr, flush=True)
+            tell(line)
 
-    sys.excepthook = hook
+    def hook_of_threads(failed: threading.ExceptHookArgs) -> None:
+        line = None if failed.exc_value is None else explain(failed.exc_value)
+        if line is None:
+            usual_of_threads(failed)
+        else:
+            tell(line)
+
+    sys.excepthook, threading.excepthook = hook, hook_of_threads

@@ -9,7 +9,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Whether single settings of a training run have values that it can use."""
+"""Whether single settings of a run have values that it can use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def _number(value: Any, holds: Callable[[float], bool]) -> bool:
 
 
 _COUNT = Range(partial(_whole, lowest=1), "a whole number of at least 1")
-_SWITCH = Range(lambda value: isinstance(value, bool), "true or false")
+# text counts as true: a "false" in small letters, which the command line doesn't know, would name patients
+_SWITCH = Range(lambda value: isinstance(value, bool), "true or false, behind the command True or False")
+_LARGEST_SEED = 2**32 - 1
+_OR_NONE = "or null for none, which is '$None' behind the command"
 
 RANGES: dict[str, Range] = {
     "batch_size": _COUNT,
@@ -52,17 +55,22 @@ RANGES: dict[str, Range] = {
     "val_interval": _COUNT,
     "save_interval": _COUNT,
     "log_interval": _COUNT,
-    "patience": Range(lambda value: value is None or _COUNT.holds(value), f"{_COUNT.advice}, or null for none"),
+    "patience": Range(lambda value: value is None or _COUNT.holds(value), f"{_COUNT.advice}, {_OR_NONE}"),
     "num_workers": Range(partial(_whole, lowest=0), "a whole number of at least 0"),
     "cache_rate": Range(partial(_number, holds=lambda rate: 0 <= rate <= 1), "a number of 0 to 1"),
     "clip_norm": Range(
-        lambda value: value is None or _number(value, lambda norm: norm > 0), "a number above 0, or null for none"
+        lambda value: value is None or _number(value, lambda norm: norm > 0), f"a number above 0, {_OR_NONE}"
     ),
     "weight_decay": Range(partial(_number, holds=lambda decay: 0 <= decay < float("inf")), "a number of at least 0"),
+    "seed": Range(lambda value: _whole(value, 0) and value <= _LARGEST_SEED, f"a whole number of 0 to {_LARGEST_SEED}"),
     "amp": _SWITCH,
     "resume": _SWITCH,
+    "overwrite": _SWITCH,
+    "include_patient": _SWITCH,
+    "include_absent": _SWITCH,
+    "score_absent": _SWITCH,
 }
-"""Key of a training configuration -> what it may be."""
+"""Key of a configuration -> what it may be."""
 
 
 def check_ranges(settings: Settings) -> Iterator[Remark]:

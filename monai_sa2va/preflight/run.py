@@ -50,6 +50,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "inference": {
         "device": resources.check_device,
+        "settings": ranges.check_ranges,
         "checkpoint": inference.check_checkpoint,
         "tokenizer": inference.check_tokenizer,
         "preprocessing": inference.check_preprocessing,
@@ -61,6 +62,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "evaluate": {
         "metrics": metrics.check_metrics,
         "device": resources.check_device,
+        "settings": ranges.check_ranges,
         "checkpoint": inference.check_checkpoint,
         "tokenizer": inference.check_tokenizer,
         "preprocessing": inference.check_preprocessing,

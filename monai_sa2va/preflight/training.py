@@ -84,6 +84,14 @@ def check_schedule(settings: Settings) -> Iterator[Remark]:
         return
     if "training" not in scans or any(found.faults for found in scans.values()):
         return
+    unsound = False
+    for key in known:
+        value = settings.value(key)
+        if isinstance(value, bool) or not isinstance(value, int):
+            unsound = True
+            yield Status.FAIL, f"{key} is {value!r}; give a whole number"
+    if unsound:
+        return
     if settings.has("lr_scheduler"):
         settings.value("lr_scheduler")
     epochs, per_epoch, warmup, total = (settings.value(key) for key in known)

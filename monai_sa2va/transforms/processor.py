@@ -142,7 +142,7 @@ class Sa2VAProcessord(MapTransform):
         keep: other entries that the batch keeps.
 
     Raises:
-        ConfigError: when ``mask_size`` is below 1.
+        ConfigError: when ``mask_size`` is no whole number of at least 1.
     """
 
     def __init__(
@@ -153,8 +153,8 @@ class Sa2VAProcessord(MapTransform):
         keep: Sequence[str] = (Keys.NAMES,),
     ) -> None:
         super().__init__(keys)
-        if mask_size is not None and mask_size < 1:
-            raise ConfigError(f"mask_size is {mask_size}; give a number of pixels of at least 1, or null for none")
+        if mask_size is not None and (not isinstance(mask_size, int) or isinstance(mask_size, bool) or mask_size < 1):
+            raise ConfigError(f"mask_size is {mask_size!r}; give a number of pixels of at least 1, or null for none")
         self.processor, self.mask_size, self.keep = processor, mask_size, tuple(keep)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -93,8 +93,8 @@ class RandAskd(Randomizable, MapTransform):
         chat_questions: Sequence[str] = CHAT_QUESTIONS,
     ) -> None:
         super().__init__(keys)
-        if max_objects < 1:
-            raise ConfigError(f"max_objects is {max_objects}; at least 1 is needed")
+        if not isinstance(max_objects, int) or isinstance(max_objects, bool) or max_objects < 1:
+            raise ConfigError(f"max_objects is {max_objects!r}; a whole number of at least 1 is needed")
         for key, value in (
             ("joint_prob", joint_prob),
             ("named_prob", named_prob),

@@ -238,13 +238,15 @@ _TRAINING_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any],
     ("no micro-batch", None, {"batch_size": 0}, "fail  settings: batch_size is 0; give a whole number of at least 1"),
     ("workers", None, {"num_workers": "-2"}, "fail  settings: num_workers is -2; give a whole number of at least 0"),
     ("cache rate", None, {"cache_rate": 7}, "fail  settings: cache_rate is 7; give a number of 0 to 1"),
-    ("no switch", None, {"amp": "maybe"}, "fail  settings: amp is 'maybe'; give true or false"),
+    ("no switch", None, {"amp": "maybe"}, "fail  settings: amp is 'maybe'; give true or false, behind"),
     (
         "argument of a handler",
         None,
         {"train#handlers#1#keep": 0},
         "fail  trainer: [CONFIG] keep of the resumable checkpoints is 0; give a whole number of at least 1",
     ),
+    ("empty weights", None, {"weights": ""}, "fail  parameters: [CHECKPOINT] there is no checkpoint "),
+    ("a text for none", None, {"clip_norm": "null"}, "fail  settings: clip_norm is 'null'; give a number above 0, or "),
     ("high rate", None, {"learning_rate": 0.005}, "warn  learning rate: learning_rate is 0.005, high for AdamW"),
     (
         "warm-up beyond the schedule",
@@ -294,6 +296,12 @@ def test_faults_before_training_are_caught(
     if plant is not None:
         plant(work)
     _expect(_check(repository, "train", work, **overrides), work, expected)
+
+
+def test_a_none_that_the_run_would_not_get_is_refused(repository: Path, work: Path) -> None:
+    result = _check(repository, "train", work, clip_norm="None")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: [CONFIG] --clip_norm None changes nothing, as MONAI leaves it out; write ")
 
 
 def test_a_full_disk_is_caught(repository: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,10 +413,22 @@ _INFERENCE_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any]
     ("unknown window", None, {"window": "lungs"}, "fail  preprocessing: [CONFIG] window is 'lungs'; allowed: "),
     ("empty prompt", None, {"prompts": "[' ']"}, "fail  prompts: [PROMPT] the prompt is empty; "),
     ("one torn image", _truncated, {}, "warn  images: 1 of 24 images can't be segmented: [DATA] {image} can't be read"),
+    (
+        "one image of a datalist missing",
+        lambda work: _first(work, "image", "testing").unlink(),
+        {"datalist": "{work}/data/datalist.json", "dataset_dir": "{work}/data"},
+        "warn  images: 1 of 11 images can't be segmented: [DATA] ",
+    ),
     ("all images torn", _all_torn, {}, "fail  images: 24 of 24 images can't be segmented: "),
     ("no images", None, {"dataset_dir": "nowhere"}, "fail  images: [DATA] there is no file 'nowhere' in its folder"),
     ("earlier results", _earlier, {"overwrite": False}, "fail  results: {work}/out holds results already; "),
     ("replaced results", _earlier, {}, "warn  results: {work}/out holds results of an earlier run, which are replaced"),
+    (
+        "a switch as text",
+        None,
+        {"include_patient": "false"},
+        "fail  settings: include_patient is 'false'; give true or false, behind the command True or False",
+    ),
     ("format", None, {"formats": "['dicom']"}, "fail  results: [CONFIG] format has 'dicom'; allowed: "),
     ("output", _file_in_the_way, {}, "fail  output folder: output_dir {work}/out can't be made, as out is a file"),
 ]
@@ -461,6 +481,8 @@ def _earlier_scores(work: Path) -> None:
 
 
 _EVALUATION_FAULTS: list[tuple[str, Callable[[Path], None] | None, dict[str, Any], str]] = [
+    ("overwrite as text", None, {"overwrite": "false"}, "fail  settings: overwrite is 'false'; give true or false, "),
+    ("seed", None, {"seed": -1}, "fail  settings: seed is -1; give a whole number of 0 to 4294967295"),
     ("no truth", _no_truth, {}, "fail  truth: testing: no entry has a label and prompts; "),
     ("some truth", _some_truth, {}, "will not be scored|warn  truth: testing: 1 of 11 entries have no truth ("),
     ("empty truth", lambda work: _keys(work, "testing"), {}, "fail  truth: testing: all true masks are empty; "),

@@ -21,7 +21,8 @@ from monai_sa2va.errors import DatalistError
 
 
 def numbers(*fields: dict[str, Any]) -> list[int]:
-    return [entry["group"] for entry in number_groups([{"image": "a.png", **entry} for entry in fields])]
+    entries = [{"image": f"{number}.png", **entry} for number, entry in enumerate(fields)]
+    return [entry["group"] for entry in number_groups(entries)]
 
 
 def test_patients_become_numbers_in_their_order() -> None:
@@ -48,6 +49,10 @@ def test_images_without_a_name_are_their_own(caplog: pytest.LogCaptureFixture) -
     assert "4 images of 3 patients or groups" in caplog.text
     assert "2 of 4 entries have neither 'patient' nor 'group'" in caplog.text
     assert "Doe" not in caplog.text
+
+
+def test_entries_of_one_image_are_of_one_patient() -> None:
+    assert numbers({"image": "a.png"}, {"image": "b.png"}, {"image": "a.png"}) == [1, 2, 1]
 
 
 def test_all_named_means_no_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -57,6 +57,11 @@ def test_the_missing_have_all_their_phrases_and_the_foreign_are_of_other_familie
     assert eye["prompts"] is EYE["prompts"]
 
 
+def test_a_text_is_one_foreign_phrase_and_not_its_letters() -> None:
+    (entry,) = with_negatives([EYE], "spleen")
+    assert entry["foreign"] == [("spleen",)]
+
+
 def test_own_phrases_are_never_asked_for_as_absent() -> None:
     """A slice that shows the fovea has it under another structure's name in the other entries."""
     entry = {"image": "d", "family": "eye", "prompts": {"1": ["papilla"]}, "absent": ["disc", "cup"]}

@@ -74,6 +74,7 @@ def test_nothing_has_no_mean() -> None:
     [
         (ConfigError, "resamples is 0", {"resamples": 0}),
         (ConfigError, "confidence is 95", {"confidence": 95}),
+        *((ConfigError, f"seed of the bootstrap is {seed!r}", {"seed": seed}) for seed in (-1, 0.5, "x", None, True)),
         (ConfigError, "confidence is 0", {"confidence": 0}),
         (DataError, "2 values, 1 groups", {"groups": [1]}),
         (DataError, "3 strata", {"strata": [1, 2, 3]}),

@@ -11,11 +11,14 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
+
 import pytest
 from monai.bundle import ConfigParser
 
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.preflight.keys import find_unknown, find_unknown_argument
+from monai_sa2va.preflight.keys import check_keys, find_unknown, find_unknown_argument, refuse_dropped
 
 SHIPPED = {"learning_rate": 1, "warmup_steps": 2, "train": {"trainer": {"_target_": "x"}}}
 
@@ -68,10 +71,36 @@ def test_from_inside_a_running_configuration():
 
 
 def test_outside_of_a_configuration_there_is_no_parser():
-    from monai_sa2va.preflight.keys import check_keys
-
     with pytest.raises(ConfigError, match="expressions of a configuration"):
         check_keys("train")
+
+
+def test_a_none_that_monai_leaves_out_is_refused():
+    config = {"clip_norm": 1.0, "datalist": None, "validate": {"mask_size": 128}}
+    refuse_dropped(["datalist", "validate#datalist", "logging_file"], config)
+    with pytest.raises(ConfigError, match=r"--clip_norm None changes nothing, .*; write --clip_norm '\$None'"):
+        refuse_dropped(["datalist", "clip_norm"], config)
+    with pytest.raises(ConfigError, match="--validate#mask_size None changes nothing"):
+        refuse_dropped(["validate#mask_size"], config)
+
+
+@pytest.mark.parametrize("words", [["--clip_norm", "None"], ["--clip_norm=None"], ["--x", "1", "--clip_norm", "None"]])
+def test_a_none_behind_the_run_is_refused(monkeypatch: pytest.MonkeyPatch, words: list[str]):
+    parser = ConfigParser(
+        {
+            "imports": ["$from monai_sa2va.preflight.keys import check_keys"],
+            "initialize": ["$check_keys('train')"],
+            "clip_norm": 1.0,
+        }
+    )
+    monkeypatch.setattr(sys, "argv", ["run", "--resume", "True", *words])
+    parser.get_parsed_content("initialize#0", eval_expr=True)
+    # only the program of monai.bundle is given overrides as words
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", ModuleSpec("monai.bundle.__main__", None))
+    parser.parse(reset=True)
+    with pytest.raises(RuntimeError) as caught:
+        parser.get_parsed_content("initialize#0")
+    assert str(caught.value.__cause__).startswith("[CONFIG] --clip_norm None changes nothing")
 
 
 @pytest.mark.parametrize(

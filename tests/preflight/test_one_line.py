@@ -101,6 +101,26 @@ raise {error}
 """
 
 
+def test_a_thread_that_fails_by_the_same_adds_nothing(repository):
+    # TensorBoard writes in a thread, and hands its error on to the run as well
+    body = _BODY.replace("bar = ", "full = OSError(28, 'No space left on device')\nbar = ").format(
+        debug=False, error="RuntimeError('outer') from full"
+    )
+    thread = "import threading\ndef fail():\n    raise full\nthread = threading.Thread(target=fail)\n"
+    body = body.replace("raise Runtime", f"{thread}thread.start()\nthread.join()\nraise Runtime")
+    done = subprocess.run(
+        [sys.executable, "-c", body],
+        env={**os.environ, "PYTHONPATH": str(repository)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: [OUTPUT] a file can't be written: No space left on device; ") == 1
+
+
 @pytest.mark.parametrize(
     ("debug", "error", "last", "traceback"),
     [

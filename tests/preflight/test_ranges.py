@@ -17,6 +17,9 @@ from monai.bundle import ConfigParser
 from monai_sa2va.preflight.ranges import RANGES, check_ranges
 from monai_sa2va.preflight.settings import Settings
 
+_SWITCH = "true or false, behind the command True or False"
+_OR_NONE = "or null for none, which is '$None' behind the command"
+
 
 def lines(**content):
     return [f"{status} {text}" for status, text in check_ranges(Settings(ConfigParser(content)))]
@@ -28,12 +31,15 @@ def lines(**content):
         *((key, 0, "a whole number of at least 1") for key in ("batch_size", "accumulation_steps", "val_interval")),
         *((key, 0, "a whole number of at least 1") for key in ("save_interval", "log_interval")),
         *(("batch_size", value, "a whole number of at least 1") for value in (2.0, True, "4", None)),
-        *(("patience", value, "a whole number of at least 1, or null for none") for value in (0, "ten")),
+        *(("patience", value, f"a whole number of at least 1, {_OR_NONE}") for value in (0, "ten")),
         *(("num_workers", value, "a whole number of at least 0") for value in (-2, 1.5)),
         *(("cache_rate", value, "a number of 0 to 1") for value in (7, -0.1, True, float("nan"))),
-        *(("clip_norm", value, "a number above 0, or null for none") for value in (-1, 0, "1")),
+        *(("clip_norm", value, f"a number above 0, {_OR_NONE}") for value in (-1, 0, "1", "null")),
         *(("weight_decay", value, "a number of at least 0") for value in (-0.1, float("inf"))),
-        *((key, value, "true or false") for key in ("amp", "resume") for value in ("maybe", 1, None)),
+        *(("seed", value, "a whole number of 0 to 4294967295") for value in (-1, 1.5, "abc", True, 2**32, None)),
+        *((key, value, _SWITCH) for key in ("amp", "resume") for value in ("maybe", 1, None)),
+        *((key, value, _SWITCH) for key in ("overwrite", "include_patient") for value in ("false", 0)),
+        *((key, value, _SWITCH) for key in ("include_absent", "score_absent") for value in ("no", None)),
     ],
 )
 def test_what_is_out_of_range_is_named(key, value, advice):
@@ -43,8 +49,10 @@ def test_what_is_out_of_range_is_named(key, value, advice):
 def test_what_is_in_range_passes():
     least = {"batch_size": 1, "accumulation_steps": 1, "val_interval": 1, "save_interval": 1, "log_interval": 1}
     least |= {"patience": 1, "num_workers": 0, "cache_rate": 0, "clip_norm": 0.1, "weight_decay": 0, "amp": False}
-    assert lines(**least, resume=True) == ["pass 12 are in their ranges"]
-    assert len(RANGES) == 12
+    least |= {"seed": 0, "overwrite": False, "include_patient": True, "include_absent": True, "score_absent": False}
+    assert lines(**least, resume=True) == ["pass 17 are in their ranges"]
+    assert len(RANGES) == 17
+    assert lines(seed=2**32 - 1) == ["pass 1 are in their ranges"]
     assert lines(patience=None, clip_norm=None, cache_rate=1.0) == ["pass 3 are in their ranges"]
     assert lines(window="auto") == []
 

@@ -57,7 +57,7 @@ def begin(monkeypatch):
 
 
 def test_each_kind_has_its_checks():
-    assert {kind: len(checks) for kind, checks in CHECKS.items()} == {"train": 14, "inference": 8, "evaluate": 11}
+    assert {kind: len(checks) for kind, checks in CHECKS.items()} == {"train": 14, "inference": 9, "evaluate": 12}
     with pytest.raises(ConfigError, match="kind is 'dream'; allowed: train, inference, evaluate"):
         check_settings("dream", Settings(ConfigParser({})))
 

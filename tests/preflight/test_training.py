@@ -119,6 +119,9 @@ def test_weights_of_the_loss(micro_config, weights, line):
         (2, 1, 29, "pass 20 optimizer steps in 2 epochs, 1 of them warm-up"),
         (2, 1, 30, "warn the run makes 20 of the schedule's 30 steps; lower total_steps to them"),
         (2, 1, 10, "warn the run makes 20 steps, 10 of them at a rate of 0; raise total_steps"),
+        (1.5, 1, 15, "fail max_epochs is 1.5; give a whole number"),
+        (2, "a", 20, "fail warmup_steps is 'a'; give a whole number"),
+        (2, 1, 2.5, "fail total_steps is 2.5; give a whole number"),
         (0, 1, 10, "fail the run makes no step: max_epochs is 0, steps_per_epoch 10"),
         (
             2,

@@ -215,9 +215,10 @@ class TestDictionary:
         with pytest.raises(DataError, match=r"gt_masks has shape .*, the answers hold 2 \[SEG\]"):
             Sa2VAProcessord(processor)({**entry, "gt_masks": masks})
 
-    def test_bad_size(self, processor: Sa2VAProcessor) -> None:
-        with pytest.raises(ConfigError, match="mask_size is 0"):
-            Sa2VAProcessord(processor, mask_size=0)
+    @pytest.mark.parametrize("size", [0, 7.5, True, "null"])
+    def test_bad_size(self, processor: Sa2VAProcessor, size: Any) -> None:
+        with pytest.raises(ConfigError, match=f"mask_size is {size!r}; give a number of pixels of at least 1"):
+            Sa2VAProcessord(processor, mask_size=size)
 
     def test_spellings_and_json(self, processor: Sa2VAProcessor) -> None:
         assert Sa2VAProcessorD is Sa2VAProcessorDict is Sa2VAProcessord

@@ -159,7 +159,7 @@ class TestRandAsk:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"max_objects": 0}, "max_objects is 0; at least 1"),
+            *(({"max_objects": n}, f"max_objects is {n!r}; a whole number of at least 1") for n in (0, 2.5, True, "3")),
             ({"joint_prob": 1.5}, "joint_prob is 1.5; give a probability"),
             ({"named_prob": -0.1}, "named_prob is -0.1"),
             ({"questions": []}, "questions is empty"),
