@@ -83,8 +83,11 @@ def click(found: BoolMask, truth: BoolMask) -> tuple[int, int, int] | None:
     return int(x), int(y), label
 
 
-def reinitialise(network: Sa2VA, part: str, seed: int = 0) -> None:
-    """Give one part of :data:`PARTS` the weights of a network that was never trained."""
+def reinitialise(network: Sa2VA, part: str, seed: int = 271828) -> None:
+    """Give one part of :data:`PARTS` the weights of a network that was never trained.
+
+    Not those that its own training began with, which the embeddings of clicks are still close to when it ends.
+    """
     fresh = Sa2VA(network.config, seed=seed)
     for old, new in zip(PARTS[part](network), PARTS[part](fresh), strict=True):
         old.load_state_dict(new.state_dict())
