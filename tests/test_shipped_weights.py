@@ -79,14 +79,16 @@ def test_they_segment_right_after_the_install(repository: Path, tmp_path: Path, 
     assert calculate_dice(mask, truth) > (0.7 if suffix == ".png" else 0.3)
 
 
-def test_a_click_corrects(segmenter: Segmenter) -> None:
+def test_a_box_shows_an_object_and_a_click_corrects(segmenter: Segmenter) -> None:
     phantom = make_phantom(SEED)
     truth = phantom.label == LABEL_VALUES["optic disc"]
+    (top, left), (bottom, right) = np.argwhere(truth).min(0), np.argwhere(truth).max(0)
     y, x = np.argwhere(truth).mean(0)
-    found = segmenter.segment(phantom.image, points=[[x, y, 1]])
-    assert calculate_dice(found.masks[0], truth) > 0.5
-    missed = segmenter.segment(phantom.image, points=[[x, y, 1], [x, y, 0]])
-    assert missed.masks[0].sum() < found.masks[0].sum()
+    box = [left, top, right, bottom]
+    found = segmenter.segment(phantom.image, boxes=box)
+    assert calculate_dice(found.masks[0], truth) > 0.65
+    refused = segmenter.segment(phantom.image, boxes=box, points=[[x, y, 0]])
+    assert refused.masks[0].sum() < found.masks[0].sum()
 
 
 def test_what_is_foreign_is_not_there(segmenter: Segmenter) -> None:
