@@ -14,11 +14,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from monai_sa2va.data.tokenizer import IMAGE_TOKENS
+from monai_sa2va.data.tokenizer import picture_tokens
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.networks.naming import MAX_OBJECTS
@@ -48,7 +48,7 @@ class Reply:
     names: tuple[str, ...]
 
 
-def generate_reply(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_new_tokens: int = 256) -> Reply:
+def generate_reply(network: Sa2VA, image_tokens: Any, text: str, max_new_tokens: int = 256) -> Reply:
     """Let the language model answer, greedily: each token is the likeliest one.
 
     It ends where the chat template's suffix or the tokenizer's end of sequence comes up, after ``max_new_tokens``, or
@@ -57,7 +57,7 @@ def generate_reply(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_ne
 
     Args:
         network: in evaluation mode; the caller sees to it that no gradient is kept.
-        image_tokens: (image tokens, D) of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
+        image_tokens: of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
         text: the user's sentence.
         max_new_tokens: most tokens of the answer.
 
@@ -77,7 +77,7 @@ def generate_reply(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_ne
         )
     ends = {int(i) for i in [tokenizer.eos_token_id] if i is not None}
     suffix = CHAT_TEMPLATES[network.config.template].suffix
-    never = [int(tokenizer.convert_tokens_to_ids(token)) for token in IMAGE_TOKENS]
+    never = [int(tokenizer.convert_tokens_to_ids(token)) for token in picture_tokens(network.config.family)]
     reader = TokenReader(network)
     reader.feed(asked, image_tokens)
     ids: list[int] = []
