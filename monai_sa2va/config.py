@@ -21,7 +21,7 @@ from typing import Any
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig, QwenVisionConfig
 
-__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig"]
+__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig", "part_from_dict"]
 
 
 @dataclass(frozen=True)
@@ -287,6 +287,15 @@ class Sa2VAConfig:
 def _parts(family: Any) -> dict[str, type]:
     """The class of each part; one of an unknown family is refused by :class:`Sa2VAConfig`."""
     return {"vision": _VISION.get(str(family), VisionConfig), **_PARTS}
+
+
+def part_from_dict(part: type, values: dict[str, Any]) -> Any:
+    """One part of a configuration, such as :class:`GroundingConfig`, from plain values as read from JSON.
+
+    Raises:
+        ConfigError: when a key is unknown, a value of the wrong type, or a required key is missing.
+    """
+    return _build(part, values, prefix="")
 
 
 # of the fields that are checked when read; annotations are strings here

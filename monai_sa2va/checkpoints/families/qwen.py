@@ -162,11 +162,13 @@ class _QwenFamily(Family):
 
     def _vision(self, values: Mapping[str, Any]) -> Qwen25VisionConfig | Qwen3VisionConfig:
         fields = {**_VISION_FIELDS, **self.vision_fields}
-        read: dict[str, Any] = {ours: required(values, name, "vision_config") for name, ours in fields.items()}
-        return self.vision_class(
-            **{ours: tuple(value) if isinstance(value, list) else value for ours, value in read.items()},
-            initializer_range=values.get("initializer_range", QwenVisionConfig.initializer_range),
-        )
+        read: dict[str, Any] = {
+            "initializer_range": values.get("initializer_range", QwenVisionConfig.initializer_range)
+        }
+        for name, ours in fields.items():
+            value = required(values, name, "vision_config")
+            read[ours] = tuple(value) if isinstance(value, list) else value
+        return self.vision_class(**read)
 
     def _text(self, values: Mapping[str, Any]) -> TextConfig:
         rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
