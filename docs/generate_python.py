@@ -31,6 +31,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "Use": ("predictor", "inferers.image", "inferers.stack", "inferers.visual_prompts", "bundles"),
     "Network": (
         "config",
+        "qwen_config",
         "networks.presets",
         "networks.sa2va",
         "networks.grounding",
@@ -57,6 +58,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "transforms.sentences",
         "transforms.processor",
         "transforms.tiles",
+        "transforms.patches",
         "transforms.grounding_image",
     ),
     "Data": (

@@ -68,20 +68,28 @@ class ChatTemplate:
         between: what closes the question and opens the answer.
         suffix: what closes an answer, and ends generation.
         separator: what stands between turns; never learnt.
+        opening: what stands before the first question.
     """
 
     before: str
     between: str
     suffix: str
     separator: str = "\n"
+    opening: str = ""
 
 
 CHAT_TEMPLATES: dict[str, ChatTemplate] = {
     "qwen_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "internlm2_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "phi3_chat": ChatTemplate("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
+    "qwen_system_chat": ChatTemplate(
+        "<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>",
+        opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+    ),
 }
-"""The reference's templates; none adds a system prompt."""
+"""The reference's templates, which add no system prompt, and the one that Qwen2.5-VL itself comes with."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, segments: Segments) -> list[int]:
@@ -132,7 +140,7 @@ def encode_conversation(
     ids: list[int] = []
     labels: list[int] = []
     for number, (question, answer) in enumerate(turns):
-        opening = Control(chat.separator + chat.before if number else chat.before)
+        opening = Control((chat.separator if number else chat.opening) + chat.before)
         asked = encode(tokenizer, [opening, *question, Control(chat.between)])
         ids += asked
         labels += [IGNORED_LABEL] * len(asked)

@@ -84,9 +84,7 @@ class Family(ABC):
         Raises:
             CheckpointError: when a field is missing, or has a value that the network can't be built with.
         """
-        template = required(official, "template")
-        if template not in CHAT_TEMPLATES:
-            raise CheckpointError(f"template of config.json is {template!r}; known: {', '.join(CHAT_TEMPLATES)}")
+        template = self.template(official, tokenizer)
         try:
             return Sa2VAConfig(
                 name=name,
@@ -99,6 +97,21 @@ class Family(ABC):
             )
         except ConfigError as error:
             raise CheckpointError(f"config.json: {error.args[0]}") from error
+
+    def template(self, official: Mapping[str, Any], tokenizer: str) -> str:
+        """Name of the chat template of an official checkpoint.
+
+        Args:
+            official: the content of its config.json.
+            tokenizer: folder of its tokenizer.
+
+        Raises:
+            CheckpointError: when it names none, or none that is known.
+        """
+        template = required(official, "template")
+        if template not in CHAT_TEMPLATES:
+            raise CheckpointError(f"template of config.json is {template!r}; known: {', '.join(CHAT_TEMPLATES)}")
+        return str(template)
 
     def write_config(self, config: Sa2VAConfig) -> dict[str, Any]:
         """The config.json of a network: the very one it came with, or a new one.

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from monai_sa2va.checkpoints.families.base import Family, required
 from monai_sa2va.checkpoints.families.key_map import KeyRule
+from monai_sa2va.checkpoints.families.shipped_template import shipped_template
 from monai_sa2va.config import Sa2VAConfig, TextConfig
 from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.errors import CheckpointError
@@ -116,6 +118,14 @@ class _QwenFamily(Family):
                     name = f"{part}.{key}" if part else key
                     raise CheckpointError(f"{name} of config.json is {values[key]!r}; this version reads {value!r}")
         return {"vision": self._vision(vision), "text": self._text(text), "seg_state": self.seg_state}
+
+    def template(self, official: Mapping[str, Any], tokenizer: str) -> str:
+        """The one in the folder, which the reference asks by, else the one that config.json names.
+
+        Raises:
+            CheckpointError: when it is none that is known.
+        """
+        return shipped_template(Path(tokenizer)) or super().template(official, tokenizer)
 
     def new_config(self, config: Sa2VAConfig) -> dict[str, Any]:
         """Write what :meth:`geometry` reads, and the ids of the tokens that stand for a picture."""

@@ -1,0 +1,117 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Qwen's families from a picture and a sentence to masks, against the reference's numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from monai_sa2va.checkpoints.families import detect_family
+from monai_sa2va.checkpoints.families.key_map import choose_layout
+from monai_sa2va.checkpoints.sam2_config import read_sam2_config
+from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.networks.sa2va import Sa2VA
+
+ATOL = 1e-4
+PROMPT = "Please segment the liver."
+
+
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3vl"])
+def folder(request: pytest.FixtureRequest, oracle_dir: Path) -> Path:
+    return oracle_dir / str(request.param)
+
+
+@pytest.fixture(scope="module")
+def network(folder: Path, oracle_dir: Path) -> Sa2VA:
+    official = json.loads((folder / "config.json").read_text())
+    family = detect_family(official)
+    grounding = read_sam2_config(folder / "sam2_tiny.json")
+    config = family.read_config(official, name="tiny", tokenizer=str(folder / "tokenizer"), grounding=grounding)
+    # the reference's range of pixels is in its code; these were made with 4 to 24 squares of patches
+    side = config.vision.token_side
+    config = replace(config, min_pixels=4 * side**2, max_pixels=24 * side**2)
+    # SAM2's weights are the same in all folders, and in one only
+    shared = load_file(oracle_dir / "internvl_qwen2" / "model.safetensors")
+    weights = {key: value for key, value in shared.items() if key.startswith("grounding_encoder.")}
+    weights |= load_file(folder / "model.safetensors")
+    network = Sa2VA(config)
+    network.load_state_dict(choose_layout(family.layouts(config), weights).to_native(weights))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def case(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "image_1seg.safetensors")
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    return found.shape == expected.shape and bool((found - expected).abs().max() <= ATOL)
+
+
+def test_prepared_as_the_reference_does(network: Sa2VA, case: dict[str, Tensor]) -> None:
+    sample = network.processor.prompt(case["image"].numpy(), PROMPT)
+    # prompt and answer, up to the token that ends it
+    assert torch.equal(sample["input_ids"], case["output_ids"])
+    for key in ("pixel_values", "image_grid_thw", "g_pixel_values"):
+        assert torch.equal(sample[key], case[f"in.{key}"]), key
+
+
+@torch.no_grad()
+def test_every_token_has_the_references_state(network: Sa2VA, case: dict[str, Tensor]) -> None:
+    tokens = network.mllm.encode_image(case["in.pixel_values"], case["in.image_grid_thw"])
+    # the last generated token was never an input
+    embedded = network.mllm.embed(case["output_ids"][None, :-1], tokens)
+    assert _close(network.mllm.hidden_states(embedded, None)[0], case["last_hidden_states"])
+    # read in two pieces, as chat does
+    prompt = case["in.input_ids"]
+    _, cache, position = network.mllm.read(network.mllm.embed(prompt, tokens), None, 0)
+    rest = case["output_ids"][None, prompt.shape[1] : -1]
+    states, _, _ = network.mllm.read(network.mllm.embed(rest, None), cache, position)
+    assert _close(states[0], case["last_hidden_states"][prompt.shape[1] :])
+
+
+@torch.no_grad()
+def test_from_tokens_to_masks(network: Sa2VA, case: dict[str, Tensor]) -> None:
+    ids = case["output_ids"][None]
+    output = network(
+        {
+            "pixel_values": case["in.pixel_values"],
+            "image_grid_thw": case["in.image_grid_thw"],
+            "g_pixel_values": case["in.g_pixel_values"],
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "frames_per_batch": [1],
+        }
+    )
+    assert _close(output["seg_states"], case["seg_hidden_states"])
+    assert _close(network.text_hidden_fcs(output["seg_states"]), case["seg_embeds"])
+    assert _close(output["pred_masks"], case["low_res_logits_cond"])
+
+
+@torch.no_grad()
+def test_from_picture_and_sentence_to_masks(network: Sa2VA, case: dict[str, Tensor]) -> None:
+    picture = case["image"].numpy()
+    image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None].float() / 255
+    logits = network(image, text=PROMPT)
+    assert torch.equal(logits > 0, case["masks"])
+    # kept in half precision there
+    assert torch.allclose(logits, case["mask_logits_final"].float(), atol=0.05, rtol=1e-3)
+    result = ImageInferer()(picture, network, PROMPT)
+    assert torch.equal(result.masks, case["masks"][0])
+    assert result.answers == ["Sure, [SEG]."]
