@@ -37,13 +37,46 @@ settings.register_profile(
 settings.load_profile("monai_sa2va")
 
 
-def _outside_folder(variable: str, default: Path) -> Path:
-    """The folder that an environment variable names, else the default; the test is skipped where it is absent."""
+# beside the checkout, where the variable isn't set
+OUTSIDE = {
+    "SA2VA_ORACLE_DIR": REPOSITORY.parent / "shared" / "oracle",
+    "SA2VA_DATA_DIR": REPOSITORY.parent / "shared" / "data",
+}
+
+
+def _outside_folder(variable: str) -> Path | str:
+    """The folder that an environment variable names, else the default; where it is absent, the reason to skip."""
     named = os.environ.get(variable)
-    folder = Path(named) if named else default
+    folder = Path(named) if named else OUTSIDE[variable]
     if not folder.is_dir():
-        pytest.skip(f"{variable} is {'set to ' + named if named else 'not set'} and no such folder is there")
+        return f"{variable} is {'set to ' + named if named else 'not set'} and no such folder is there"
     return folder.resolve()
+
+
+def _required_folder(variable: str) -> Path:
+    folder = _outside_folder(variable)
+    if isinstance(folder, str):
+        pytest.skip(folder)
+    return folder
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes ``case_file`` runs once for each case of the oracle, whatever their number and names.
+
+    A case is a safetensors file beside a ``config.json``, but for the checkpoint's own weights.
+    """
+    if "case_file" not in metafunc.fixturenames:
+        return
+    folder = _outside_folder("SA2VA_ORACLE_DIR")
+    if isinstance(folder, str):
+        metafunc.parametrize("case_file", [pytest.param(None, marks=pytest.mark.skip(reason=folder))])
+        return
+    files = [
+        file
+        for file in sorted(folder.rglob("*.safetensors"))
+        if (file.parent / "config.json").is_file() and not file.name.startswith("model")
+    ]
+    metafunc.parametrize("case_file", files, ids=[str(file.relative_to(folder).with_suffix("")) for file in files])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,13 +97,13 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def oracle_dir() -> Path:
     """Reference numbers and tiny checkpoints: ``SA2VA_ORACLE_DIR``, else ``../shared/oracle`` beside the checkout."""
-    return _outside_folder("SA2VA_ORACLE_DIR", REPOSITORY.parent / "shared" / "oracle")
+    return _required_folder("SA2VA_ORACLE_DIR")
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Public images with their licences: ``SA2VA_DATA_DIR``, else ``../shared/data`` beside the checkout."""
-    return _outside_folder("SA2VA_DATA_DIR", REPOSITORY.parent / "shared" / "data")
+    return _required_folder("SA2VA_DATA_DIR")
 
 
 @pytest.fixture
