@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.qwen_config import QwenVisionConfig
+from monai_sa2va.transforms.processor import Sa2VAProcessor
 
 _SAM2 = "grounding_encoder."
 
@@ -78,6 +81,13 @@ def oracle_network(whole_checkpoint: Callable[[Path], tuple[Path, Path]]) -> Cal
     @lru_cache
     def load(folder: Path, dtype: torch.dtype) -> Sa2VA:
         made, sam2 = whole_checkpoint(folder)
-        return Sa2VA.from_pretrained(made, sam2_config=sam2).to(dtype)
+        network = Sa2VA.from_pretrained(made, sam2_config=sam2).to(dtype)
+        vision = network.config.vision
+        if isinstance(vision, QwenVisionConfig):
+            # in the reference's code, which was made to take 4 to 24 squares of patches for these
+            limits = {"min_pixels": 4 * vision.token_side**2, "max_pixels": 24 * vision.token_side**2}
+            network.config = replace(network.config, **limits)
+            network.processor = Sa2VAProcessor(network.config, network.tokenizer)
+        return network
 
     return load
