@@ -38,6 +38,9 @@ class MultimodalLLM(Protocol):
     def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """(tiles, 3, t, t) float -> (tiles * tokens per tile, D) features in the language model's width."""
 
+    def region_features(self, image_features: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """(image tokens, D) of a picture and (n, s, s) bool -> the features of its n regions, one after another."""
+
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
         """(B, L) int64 ids, with image features put at the image tokens in order -> (B, L, D)."""
 
@@ -78,6 +81,19 @@ class InternVL(InternVLForConditionalGeneration):
             )
         features: torch.Tensor = self.model.get_image_features(pixel_values, return_dict=True).pooler_output
         return features.flatten(0, 1)
+
+    def region_features(self, image_features: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """What regions of a picture look like: the features of its last tile that they cover.
+
+        Args:
+            image_features: (image tokens, D) of one picture; its last tile shows the whole of it.
+            regions: (n, s, s) bool, s image tokens along a side of a tile.
+
+        Returns:
+            (tokens of all regions, D): by region, then row by row.
+        """
+        whole = image_features[-regions[0].numel() :]
+        return torch.cat([whole[region.flatten().to(whole.device)] for region in regions])
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
         """Embed tokens and put the image features at the image tokens, in order.

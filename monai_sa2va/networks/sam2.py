@@ -256,8 +256,10 @@ class LanguageSAM2(SAM2Base):
         memory, position = [], []
         for distance, features, _ in entries:
             if features is not None:
-                place = _sequence(self.memory_encoder.position_encoding(features).to(features.dtype))
-                memory.append(_sequence(features))
+                # only what is remembered may be kept coarser, not where it stood
+                kept = features.to(feature_map.dtype)
+                place = _sequence(self.memory_encoder.position_encoding(kept).to(kept.dtype))
+                memory.append(_sequence(kept))
                 # the last one is that of conditioned frames
                 position.append(place + self.maskmem_tpos_enc[distance - 1])
         if not memory:

@@ -27,6 +27,8 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.transforms.chat import Control, Segments, encode_conversation
 from monai_sa2va.transforms.grounding_image import GroundingImage
+from monai_sa2va.transforms.markup import encode_question, picture_markup, region_markup
+from monai_sa2va.transforms.regions import RegionTokens
 from monai_sa2va.transforms.sentences import ANSWERS, answer_segments, check_prompt, parse_phrases
 from monai_sa2va.transforms.source import file_name
 from monai_sa2va.transforms.tiles import TileImage
@@ -52,6 +54,8 @@ class Sa2VAProcessor(Transform):
                 max_tiles=config.max_tiles,
                 use_thumbnail=config.use_thumbnail,
             )
+            self.frame = TileImage(tile_size=config.vision.image_size, max_tiles=1)
+            self.regions = RegionTokens(round(config.tokens_per_tile**0.5))
             self.grounding_image = GroundingImage(
                 size=config.grounding.image_size, round_constants_to_bf16=config.grounding.round_constants_to_bf16
             )
@@ -72,13 +76,47 @@ class Sa2VAProcessor(Transform):
             Keys.GROUNDING_PIXEL_VALUES: self.grounding_image(picture).unsqueeze(0),
         }
 
-    def conversation(self, turns: Sequence[tuple[str, Segments | None]], n_tiles: int) -> dict[str, torch.Tensor]:
-        """Encode a conversation about one picture.
+    def clip(self, pictures: Sequence[Any]) -> torch.Tensor:
+        """Frames as the language model sees them in a clip: each a single tile, whatever its shape.
 
         Args:
-            turns: (question, answer) pairs, without image tokens; the first question is about the picture. An answer
+            pictures: each as for :meth:`image`.
+
+        Returns:
+            ``pixel_values`` (frames, 3, t, t), float32.
+        """
+        return torch.cat([self.frame(picture) for picture in pictures])
+
+    def question(
+        self, text: str, past_text: str = "", tiles: Sequence[int] = (), regions: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """Encode a question in the reference's markup, its turn left open: see :func:`encode_question`.
+
+        Args:
+            text: the question; ``<image>`` stands where the pictures do.
+            past_text: turns before it, with all their markup.
+            tiles: of each picture, the thumbnail counted.
+            regions: image tokens of each region that is pointed at.
+
+        Returns:
+            Ids, (L,) int64.
+
+        Raises:
+            PromptError: as for :func:`~monai_sa2va.transforms.markup.encode_question`.
+        """
+        pictures = picture_markup([n * self.config.tokens_per_tile for n in tiles]) + region_markup(regions)
+        ids = encode_question(self.tokenizer, self.config.template, text, past_text, pictures)
+        return torch.tensor(ids)
+
+    def conversation(
+        self, turns: Sequence[tuple[str, Segments | None]], n_tiles: int | Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """Encode a conversation about one picture, or several.
+
+        Args:
+            turns: (question, answer) pairs, without image tokens; the first question is about the pictures. An answer
                 of ``None`` leaves the turn open.
-            n_tiles: tiles of the picture, the thumbnail counted.
+            n_tiles: tiles of the picture, the thumbnail counted; of several pictures a list.
 
         Returns:
             ``input_ids`` and ``labels``, (L,) int64.
@@ -88,7 +126,8 @@ class Sa2VAProcessor(Transform):
         """
         if not turns:
             raise DataError("the conversation has no turn; give at least one (question, answer) pair")
-        places = "<img>" + "<IMG_CONTEXT>" * (n_tiles * self.config.tokens_per_tile) + "</img>"
+        tiles = [n_tiles] if isinstance(n_tiles, int) else n_tiles
+        places = picture_markup([n * self.config.tokens_per_tile for n in tiles])
         asked: list[tuple[Segments, Segments | None]] = [((question,), answer) for question, answer in turns]
         asked[0] = ((Control(places), "\n" + turns[0][0]), turns[0][1])
         ids, labels = encode_conversation(self.tokenizer, self.config.template, asked)

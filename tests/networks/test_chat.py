@@ -120,7 +120,7 @@ def test_it_ends_at_the_limit_and_where_the_context_is_full(
         assert says(_ids(network, "abcdef")).text == expected
     text = replace(network.config.text, max_position_embeddings=asked)
     monkeypatch.setattr(network, "config", replace(network.config, text=text))
-    with pytest.raises(PromptError, match=rf"makes {asked} tokens with its picture; the language model takes {asked}"):
+    with pytest.raises(PromptError, match=rf"makes {asked} tokens with its pictures; the language model takes {asked}"):
         generate_reply(network, tokens, QUESTION)
     with pytest.raises(ConfigError, match="max_new_tokens is 0"):
         says([1], max_new_tokens=0)

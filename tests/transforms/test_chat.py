@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,8 @@ def test_templates_are_the_references() -> None:
     assert qwen.before + "Q" + qwen.between + "A" + qwen.suffix == (
         "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"
     )
-    assert CHAT_TEMPLATES["internlm2_chat"] == qwen
+    assert CHAT_TEMPLATES["internlm2_chat"] == replace(qwen, stop_words=())
+    assert qwen.stop_words == ("<|endoftext|>",)
     phi3 = CHAT_TEMPLATES["phi3_chat"]
     assert phi3.before + "Q" + phi3.between + "A" + phi3.suffix == "<|user|>\nQ<|end|>\n<|assistant|>\nA<|end|>"
 

@@ -1,0 +1,88 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The reference's markup: pictures and regions as image tokens, and questions that say ``<image>`` where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from monai_sa2va.errors import PromptError
+from monai_sa2va.transforms.chat import get_template
+
+__all__ = ["IMAGE_MARK", "encode_question", "picture_markup", "region_markup"]
+
+IMAGE_MARK = "<image>"
+"""What a question says where its pictures stand."""
+
+_CONTEXT = "<IMG_CONTEXT>"
+
+
+def picture_markup(tokens: Sequence[int]) -> str:
+    """Where pictures stand, one a line.
+
+    Args:
+        tokens: number of image tokens of each picture.
+    """
+    return "\n".join(f"<img>{_CONTEXT * number}</img>" for number in tokens)
+
+
+def region_markup(tokens: Sequence[int]) -> str:
+    """What stands behind a picture in which regions are pointed at; empty where there is none.
+
+    Args:
+        tokens: number of image tokens of each region; the first is called region1.
+    """
+    if not tokens:
+        return ""
+    regions = [f"region{number}<vp>{_CONTEXT * count}</vp>" for number, count in enumerate(tokens, start=1)]
+    return f"\nThere are {len(tokens)} part regions in the picture: {', '.join(regions)}.\n"
+
+
+def encode_question(
+    tokenizer: PreTrainedTokenizerBase, template: str, text: str, past_text: str = "", pictures: str = ""
+) -> list[int]:
+    """Token ids of a question, its turn left open, as the reference makes them.
+
+    Unlike in :func:`~monai_sa2va.transforms.chat.encode_conversation` the whole text is markup: control tokens that it
+    spells out become such.
+
+    Args:
+        tokenizer: turns text into ids.
+        template: name of the chat template.
+        text: the question.
+        past_text: turns before it, with all their markup.
+        pictures: takes the place of :data:`IMAGE_MARK`, which stands once in ``text`` or ``past_text``; the image
+            tokens themselves may stand in ``past_text``. Without pictures the mark is left out.
+
+    Raises:
+        PromptError: when the text is empty, or the pictures' place is missing or there twice.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise PromptError("text is empty; write what to ask, e.g. '<image>Please segment the vessels.'")
+    if not isinstance(past_text, str):
+        raise PromptError(f"past_text is a {type(past_text).__name__}; give the text of the turns before, or ''")
+    places = text.count(IMAGE_MARK) + past_text.count(IMAGE_MARK)
+    if pictures:
+        shown = past_text.count(_CONTEXT) + text.count(_CONTEXT)
+        if shown and places:
+            raise PromptError(f"text and past_text hold {IMAGE_MARK} and image tokens; name the pictures' place once")
+        if not shown and places != 1:
+            raise PromptError(
+                f"text and past_text hold {IMAGE_MARK} {places} times; write it once, where the pictures stand, e.g. "
+                f"'{IMAGE_MARK}Please segment the vessels.'"
+            )
+    chat = get_template(template)
+    asked = chat.before + text.replace(IMAGE_MARK, pictures) + chat.between
+    ids: list[int] = tokenizer.encode(past_text.replace(IMAGE_MARK, pictures) + asked)
+    return ids
