@@ -129,6 +129,8 @@ class Sa2VAConfig:
             official checkpoints.
         presence_scale: presence is the sigmoid of this times SAM2's object score, plus ``presence_bias``; above 0.
         presence_bias: see there.
+        origin: of weights that came from an official checkpoint, what giving them back needs: ``config``, its
+            config.json, and ``layout``, the spelling of its keys.
 
     Raises:
         ConfigError: when a value isn't allowed, or sizes don't divide each other as the network needs it.
@@ -151,6 +153,7 @@ class Sa2VAConfig:
     presence_threshold: float | None = None
     presence_scale: float = 1.0
     presence_bias: float = 0.0
+    origin: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for key, part in _PARTS.items():
