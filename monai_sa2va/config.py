@@ -19,7 +19,7 @@ from typing import Any
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig"]
+__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig", "part_from_dict"]
 
 
 @dataclass(frozen=True)
@@ -224,6 +224,15 @@ class Sa2VAConfig:
                 values[key] = _build(part, values[key], prefix=f"{key}.")
         result: Sa2VAConfig = _build(cls, values, prefix="")
         return result
+
+
+def part_from_dict(part: type, values: dict[str, Any]) -> Any:
+    """One part of a configuration, such as :class:`GroundingConfig`, from plain values as read from JSON.
+
+    Raises:
+        ConfigError: when a key is unknown, a value of the wrong type, or a required key is missing.
+    """
+    return _build(part, values, prefix="")
 
 
 # of the fields that are checked when read; annotations are strings here

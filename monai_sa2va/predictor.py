@@ -25,6 +25,9 @@ from monai.data import MetaTensor
 
 from monai_sa2va.bundles import find_bundle
 from monai_sa2va.checkpoints.load import load_weights
+from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
+from monai_sa2va.checkpoints.source import open_checkpoint
+from monai_sa2va.config import GroundingConfig
 from monai_sa2va.data.read_image import SourceImage, read_image
 from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer, check_tokenizer, spread
@@ -110,7 +113,8 @@ class Segmenter:
 
         Args:
             dir: the bundle's folder, looked for as :func:`~monai_sa2va.bundles.find_bundle` does.
-            checkpoint: file of weights in place of the config's ``checkpoint``.
+            checkpoint: file of weights in place of the config's ``checkpoint``, or the folder of a checkpoint, as for
+                :meth:`from_pretrained`; such a folder says its network itself, and no bundle is looked for.
             device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255; by default as in the checkpoint's training.
@@ -121,6 +125,12 @@ class Segmenter:
             ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
             CheckpointError: when the weights are missing or don't fit.
         """
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            if overrides:
+                raise ConfigError(
+                    f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
+                )
+            return cls.from_pretrained(checkpoint, device=device, amp=amp, window=window, axis=axis)
         bundle = find_bundle(dir).path
         target = as_device(device)
         file = bundle / "configs" / "inference.json"
@@ -141,6 +151,44 @@ class Segmenter:
         load_weights(network, weights)
         window = _or_configured(window, parser, "window")
         axis = _or_configured(axis, parser, "axis")
+        return cls(network, device=target, amp=amp, window=window, axis=axis)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        sam2_config: GroundingConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        window: str | Mapping[str, Any] | Window | None = None,
+        axis: int | str | None = None,
+        allow_pickle: bool = False,
+    ) -> Segmenter:
+        """Load a checkpoint, official or of this package.
+
+        Args:
+            path: as for :meth:`Sa2VA.from_pretrained <monai_sa2va.networks.sa2va.Sa2VA.from_pretrained>`, like
+                ``allow_pickle`` and the next two.
+            sam2_config: SAM2's geometry where it isn't hiera-L.
+            dtype: of the weights; ``None`` keeps the checkpoint's own.
+            device: as for :class:`Segmenter`, like the next three.
+            amp: autocast to bfloat16.
+            window: how grey values become 0 to 255; by default as in the checkpoint's training, else ``"auto"``.
+            axis: how volumes are sliced; by default as in the checkpoint's training, else ``"auto"``.
+            allow_pickle: read pickles where there are no safetensors.
+
+        Raises:
+            CheckpointError: when the checkpoint can't be used.
+            ConfigError: when its tokenizer, the device, the window or the axis can't be used.
+        """
+        target, wanted = as_device(device), as_dtype(dtype)
+        source = open_checkpoint(path, sam2_config=sam2_config, allow_pickle=allow_pickle)
+        told = source.preprocessing
+        window = told.get("window", "auto") if window is None else window
+        axis = told.get("axis", "auto") if axis is None else axis
+        network = load_source(Sa2VA, source, wanted, target)
         return cls(network, device=target, amp=amp, window=window, axis=axis)
 
     def segment(

@@ -16,10 +16,11 @@ from __future__ import annotations
 import os
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.transforms.chat import CHAT_TEMPLATES
 
 __all__ = ["BASE_TOKENS", "IMAGE_TOKENS", "SA2VA_TOKENS", "byte_tokenizer", "load_tokenizer"]
 
@@ -58,6 +59,8 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a configuration, checked against what Sa2VA needs.
 
+    Its end of sequence is always set: to what ends an answer in the chat template where it has none.
+
     Raises:
         ConfigError: when the folder holds no tokenizer, a needed token is missing or isn't marked special (so that a
             user could type it), or the tokenizer has more tokens than the language model.
@@ -66,7 +69,10 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
     elif os.path.isdir(config.tokenizer):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True, trust_remote_code=False)
+            # an empty configuration: the folder's config.json may be one that transformers doesn't know
+            tokenizer = AutoTokenizer.from_pretrained(
+                config.tokenizer, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"tokenizer {config.tokenizer!r} can't be read: {reason}") from error
@@ -82,4 +88,12 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
         raise ConfigError(
             f"tokenizer {config.tokenizer!r} has {len(tokenizer)} tokens, text.vocab_size is {config.text.vocab_size}"
         )
+    if tokenizer.eos_token_id is None:
+        # without an end a chat would go on to its last token
+        template = CHAT_TEMPLATES.get(config.template)
+        if template is None or template.suffix not in special:
+            raise ConfigError(
+                f"tokenizer {config.tokenizer!r} has no end of sequence; set eos_token in its tokenizer_config.json"
+            )
+        tokenizer.eos_token = template.suffix
     return tokenizer

@@ -13,15 +13,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.config import GroundingConfig, Sa2VAConfig
 from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
@@ -29,6 +30,7 @@ from monai_sa2va.losses.sa2va_loss import as_criterion
 from monai_sa2va.networks.checks import asked_frames, check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
 from monai_sa2va.networks.interaction import SimulatedInteraction, as_interaction
+from monai_sa2va.networks.meta import RealTables
 from monai_sa2va.networks.mllm import build_mllm
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.presets import get_preset
@@ -41,6 +43,7 @@ from monai_sa2va.transforms.sentences import check_prompt
 __all__ = ["DEFAULT_TEXT", "ImageEncoding", "Sa2VA", "Sa2VAModel"]
 
 DEFAULT_TEXT = "Segment the vessels."
+_Network = TypeVar("_Network", bound="Sa2VA")
 
 
 class ImageEncoding(NamedTuple):
@@ -95,13 +98,49 @@ class Sa2VA(nn.Module):
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            self.mllm = build_mllm(config, self.processor.image_token_id)
+            with RealTables():
+                self.mllm = build_mllm(config, self.processor.image_token_id)
             self.text_hidden_fcs = TextHiddenFCs(
                 config.text.hidden_size, config.grounding.hidden_dim, config.projector_hidden
             )
             self.grounding_encoder = GroundingEncoder(config.grounding)
         self.criterion = as_criterion(criterion)
         self.interaction = as_interaction(interaction)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[_Network],
+        path: str | os.PathLike[str],
+        *,
+        sam2_config: GroundingConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        allow_pickle: bool = False,
+    ) -> _Network:
+        """The network of a checkpoint, with its weights; they stream into it, no second copy is ever in memory.
+
+        Args:
+            path: folder of an official checkpoint, or its hub id such as ``"ByteDance/Sa2VA-4B"``; or a checkpoint of
+                this package, file or folder.
+            sam2_config: SAM2's geometry where it isn't hiera-L: a :class:`GroundingConfig`, its fields, or a JSON file.
+            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``None`` keeps the checkpoint's own.
+            device: where the weights go; by default the CPU.
+            allow_pickle: read ``pytorch_model.bin`` where there are no safetensors; code in it is never run.
+
+        Returns:
+            In evaluation mode.
+
+        Raises:
+            CheckpointError: when the checkpoint is missing, damaged, of another kind, or its keys aren't exactly the
+                network's.
+            ConfigError: when its tokenizer can't be used, as one without [SEG].
+        """
+        # the network knows nothing of files; what does is needed here only
+        from monai_sa2va.checkpoints.pretrained import load_pretrained
+
+        return load_pretrained(
+            cls, path, sam2_config=sam2_config, dtype=dtype, device=device, allow_pickle=allow_pickle
+        )
 
     @property
     def vision_tower(self) -> nn.Module:
