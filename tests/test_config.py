@@ -73,7 +73,7 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
     ("changes", "message"),
     [
         ({"colour": 1}, "unknown configuration key colour; known: answer_form"),
-        ({"text__colour": 1}, r"unknown configuration key text\.colour; known: hidden_size"),
+        ({"text__colour": 1}, r"unknown configuration key text\.colour; known: head_dim"),
         ({"grounding__depth": 1}, r"unknown configuration key grounding\.depth"),
         ({"vision": {}}, "incomplete configuration vision: .*hidden_size"),
         ({"vision": None}, "vision is a NoneType; give a VisionConfig"),
@@ -95,7 +95,7 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
         ({"grounding__global_att_blocks": [8]}, r"global_att_blocks has 8; .*none that opens a stage \(0, 2, 8, 44\)"),
         ({"grounding__global_att_blocks": [48]}, "has 48; it must be one of 48 blocks"),
         ({"vision__norm_type": "batch_norm"}, r"vision\.norm_type is 'batch_norm'; allowed: layer_norm, rms_norm"),
-        ({"family": "llava"}, "family is 'llava'; allowed: internvl"),
+        ({"family": "llava"}, "family is 'llava'; allowed: internvl, qwen2_5_vl, qwen3_vl"),
         ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
         ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
         ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),

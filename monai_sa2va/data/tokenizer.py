@@ -22,20 +22,41 @@ from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.transforms.chat import CHAT_TEMPLATES
 
-__all__ = ["BASE_TOKENS", "IMAGE_TOKENS", "SA2VA_TOKENS", "byte_tokenizer", "load_tokenizer"]
+__all__ = [
+    "BASE_TOKENS",
+    "IMAGE_TOKENS",
+    "QWEN_IMAGE_TOKENS",
+    "SA2VA_TOKENS",
+    "byte_tokenizer",
+    "load_tokenizer",
+    "picture_tokens",
+]
 
 IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
-"""Tokens that stand for a picture."""
+"""What opens, closes and fills a picture's place in InternVL's tokenizers."""
 
-BASE_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", *IMAGE_TOKENS)
-"""Control tokens of the MLLM's own tokenizer that the byte-level one repeats."""
+QWEN_IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+"""The same in those of Qwen's vision models."""
+
+_TEXT_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
+
+BASE_TOKENS = (*_TEXT_TOKENS, *IMAGE_TOKENS)
+"""Control tokens of InternVL's own tokenizer that the byte-level one repeats."""
 
 SA2VA_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")
 """Tokens that Sa2VA adds, in the official order."""
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def picture_tokens(family: str) -> tuple[str, str, str]:
+    """What opens, closes and fills a picture's place in the tokenizer of a family of MLLMs."""
+    return IMAGE_TOKENS if family == "internvl" else QWEN_IMAGE_TOKENS
+
+
+def byte_tokenizer(family: str = "internvl") -> PreTrainedTokenizerFast:
     """Byte-level tokenizer without merges: 256 bytes, then the control tokens. Any language, no files.
+
+    Args:
+        family: of MLLM, whose tokens for pictures it has.
 
     Returns:
         A tokenizer of 267 tokens; ``<|im_end|>`` ends an answer, ``<|endoftext|>`` pads.
@@ -46,7 +67,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     # before transformers adds what ends and pads, in an order of its own
-    core.add_special_tokens(list(BASE_TOKENS + SA2VA_TOKENS))
+    core.add_special_tokens([*_TEXT_TOKENS, *picture_tokens(family), *SA2VA_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
@@ -66,7 +87,7 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
             user could type it), or the tokenizer has more tokens than the language model.
     """
     if config.tokenizer == "bytes":
-        tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
+        tokenizer: PreTrainedTokenizerBase = byte_tokenizer(config.family)
     elif os.path.isdir(config.tokenizer):
         try:
             # an empty configuration: the folder's config.json may be one that transformers doesn't know
@@ -79,7 +100,7 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
     else:
         raise ConfigError(f"tokenizer is {config.tokenizer!r}; expected 'bytes' or the folder of a tokenizer")
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    missing = [token for token in IMAGE_TOKENS + SA2VA_TOKENS if token not in special]
+    missing = [token for token in picture_tokens(config.family) + SA2VA_TOKENS if token not in special]
     if missing:
         raise ConfigError(
             f"tokenizer {config.tokenizer!r} lacks the special token {', '.join(missing)}: it is no Sa2VA tokenizer"

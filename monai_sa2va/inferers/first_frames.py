@@ -29,7 +29,7 @@ from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.inferers.forward import ForwardDrawer
 from monai_sa2va.inferers.image import ImageResult, check_mode
 from monai_sa2va.inferers.presence import Presence
-from monai_sa2va.networks.chat import check_max_new_tokens, generate_ids, generate_reply, name_objects
+from monai_sa2va.networks.chat import check_max_new_tokens, generate_reply, name_objects, speak
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.chat import Control, encode, get_template
@@ -130,10 +130,11 @@ class FirstFramesInferer(Inferer):
                 asked = network.processor.conversation([(prompt, None)], tiles)[Keys.INPUT_IDS]
                 ids = torch.cat([asked, torch.tensor(reply.ids, dtype=asked.dtype)])
             else:
-                # the sentence is the same in every frame
-                names = find_objects(network, tokens[: len(tokens) // len(tiles)], prompt)
+                # a sentence that only the language model can read is read beside the first frame
+                names = find_objects(network, self._see(network, [inputs[0]], clip=True)[0], prompt)
                 ids, answer = answer_ids(network, prompt, names, tiles)
-            language = _embeddings(network, tokens, ids)
+            row = ids.unsqueeze(0).to(network.device)
+            language = network.language_embeddings(tokens, row, torch.ones_like(row))
             return self._draw(network, inputs, language, names, answer, progress)
 
     def predict(
@@ -169,45 +170,44 @@ class FirstFramesInferer(Inferer):
             raise DataError("the video has no frame; give at least one")
         processor = network.processor
         with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
-            tokens, tiles = self._see(network, inputs, clip) if len(inputs) else (None, [])
+            tokens: Any = None
+            tiles: list[int] = []
             regions: list[int] = []
-            if tokens is not None and mask_prompts is not None:
+            if len(inputs):
+                tokens, tiles = self._see(network, inputs, clip)
+            if mask_prompts is not None:
                 picture = to_picture(inputs[0])
                 if tiles[0] > 1 and not network.config.use_thumbnail:
                     raise PromptError("mask_prompts need a view of the whole picture; turn use_thumbnail on")
                 covered = processor.regions(mask_prompts, (picture.height, picture.width))
-                tokens = torch.cat([tokens, network.mllm.region_features(tokens, covered)])
+                tokens = network.mllm.with_regions(tokens, covered)
                 regions = covered.flatten(1).sum(1).tolist()
             asked = processor.question(text, past_text, tiles, regions)
-            if answer is None:
-                spoken = generate_ids(network, asked, tokens, self.max_new_tokens)
-            else:
-                spoken = _as_answered(network, answer)
-            said = network.tokenizer.decode(spoken).strip()
+            known = None if answer is None else _as_answered(network, answer)
+            spoken = speak(network, asked, tokens, self.max_new_tokens, known)
+            said = network.tokenizer.decode(spoken.ids).strip()
             if tokens is None:
-                return Prediction(said, tuple(spoken), (), [])
-            # as in the reference: what is generated last is never read, and has no state
-            if spoken[-1:] == [processor.seg_token_id]:
+                return Prediction(said, tuple(spoken.ids), (), [])
+            if spoken.ids[-1:] == [processor.seg_token_id]:
                 warnings.warn("the answer was cut short behind a [SEG], which has no mask then", stacklevel=2)
-            read = spoken[:-1]
-            names = name_objects(network, read, text)
-            language = _embeddings(network, tokens, torch.cat([asked, torch.tensor(read, dtype=asked.dtype)]))
-            # only what was answered has masks, not what the question spells out
-            language = language[len(language) - len(names) :]
-            frames = self._draw(network, inputs, language, names, said, progress)
-        return Prediction(said, tuple(spoken), tuple(names), frames)
+            names, states = name_objects(network, spoken.ids[:-1], text), spoken.states
+            if network.config.pictures_first:
+                states = torch.cat([spoken.asked_states, states])
+                names = [text] * len(spoken.asked_states) + names
+            frames = self._draw(network, inputs, network.text_hidden_fcs(states), names, said, progress)
+        return Prediction(said, tuple(spoken.ids), tuple(names), frames)
 
-    def _see(self, network: Sa2VA, inputs: Sequence[Any], clip: bool) -> tuple[torch.Tensor, list[int]]:
-        """What the language model sees: (image tokens, D), and the tiles of each picture."""
+    def _see(self, network: Sa2VA, inputs: Sequence[Any], clip: bool) -> tuple[Any, list[int]]:
+        """What the language model sees: its image tokens, and the tiles of each picture."""
         processor = network.processor
         if clip:
             first = [to_picture(inputs[i], f"frame {i}") for i in range(min(self.n_context, len(inputs)))]
-            pixels = processor.clip(first)
-            tiles = [1] * len(first)
+            sample, tiles = processor.glance(first)
         else:
-            pixels = processor.tiles(to_picture(inputs[0]))
-            tiles = [len(pixels)]
-        return network.mllm.encode_image(pixels.to(network.device, network.dtype)), tiles
+            sample = processor.image(to_picture(inputs[0]))
+            tiles = [processor.n_tiles(sample)]
+        pixels = sample[Keys.PIXEL_VALUES].to(network.device, network.dtype)
+        return network.mllm.encode_image(pixels, sample.get(Keys.IMAGE_GRID)), tiles
 
     def _draw(
         self,
@@ -241,11 +241,6 @@ class FirstFramesInferer(Inferer):
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
-
-
-def _embeddings(network: Sa2VA, tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    row = ids.unsqueeze(0).to(network.device)
-    return network.language_embeddings(tokens, row, torch.ones_like(row))
 
 
 def _as_answered(network: Sa2VA, answer: str) -> list[int]:

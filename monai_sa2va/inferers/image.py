@@ -137,8 +137,9 @@ class ImageInferer(Inferer):
             encoding = network.encode_image(
                 sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
+                sample.get(Keys.IMAGE_GRID),
             )
-            n_tiles = len(sample[Keys.PIXEL_VALUES])
+            n_tiles = network.processor.n_tiles(sample)
             if mode == "chat":
                 told, known, replies = self._chat(network, encoding, asked, n_tiles, replies)
             else:

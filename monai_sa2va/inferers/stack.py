@@ -175,10 +175,11 @@ class _Run:
         if prompt is None:
             self.names = [OBJECT_NAME]
             return GroundingPrompts.empty(1, network.device, network.dtype)
-        tokens = network.mllm.encode_image(sample[Keys.PIXEL_VALUES].to(network.device, network.dtype))
+        pixels = sample[Keys.PIXEL_VALUES].to(network.device, network.dtype)
+        tokens = network.mllm.encode_image(pixels, sample.get(Keys.IMAGE_GRID))
         # the first slice's reading holds for all
         names = self.names or find_objects(network, tokens, prompt)
-        ids, self.answer = answer_ids(network, prompt, names, len(sample[Keys.PIXEL_VALUES]))
+        ids, self.answer = answer_ids(network, prompt, names, network.processor.n_tiles(sample))
         ids = ids.unsqueeze(0).to(network.device)
         self.names = list(names)
         return GroundingPrompts.of_language(network.language_embeddings(tokens, ids, torch.ones_like(ids)))

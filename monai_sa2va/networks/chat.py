@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from monai_sa2va.data.tokenizer import IMAGE_TOKENS
+from monai_sa2va.data.tokenizer import picture_tokens
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.networks.naming import MAX_OBJECTS
@@ -30,7 +30,15 @@ from monai_sa2va.transforms.sentences import check_prompt, parse_phrases
 if TYPE_CHECKING:
     from monai_sa2va.networks.sa2va import Sa2VA
 
-__all__ = ["Reply", "check_max_new_tokens", "generate_ids", "generate_reply", "name_objects", "without_end"]
+__all__ = [
+    "Reply",
+    "Spoken",
+    "check_max_new_tokens",
+    "generate_reply",
+    "name_objects",
+    "speak",
+    "without_end",
+]
 
 # tokens in which the end of an answer is looked for
 _LONGEST_STOP = 32
@@ -54,7 +62,7 @@ class Reply:
 
 def generate_reply(
     network: Sa2VA,
-    image_tokens: torch.Tensor,
+    image_tokens: Any,
     text: str,
     max_new_tokens: int = 256,
     n_tiles: int | Sequence[int] | None = None,
@@ -67,7 +75,7 @@ def generate_reply(
 
     Args:
         network: in evaluation mode; the caller sees to it that no gradient is kept.
-        image_tokens: (image tokens, D) of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
+        image_tokens: of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
         text: the user's sentence.
         max_new_tokens: most tokens of the answer.
         n_tiles: tiles of each of several pictures; ``None`` for one picture.
@@ -79,33 +87,48 @@ def generate_reply(
     question, tokenizer = check_prompt(text), network.tokenizer
     tiles = len(image_tokens) // network.config.tokens_per_tile if n_tiles is None else n_tiles
     asked = network.processor.conversation([(question, None)], tiles)[Keys.INPUT_IDS]
-    never = [int(tokenizer.convert_tokens_to_ids(token)) for token in IMAGE_TOKENS]
-    spoken = generate_ids(network, asked, image_tokens, max_new_tokens, never, MAX_OBJECTS)
-    ids = without_end(network, spoken)
+    never = [int(tokenizer.convert_tokens_to_ids(token)) for token in picture_tokens(network.config.family)]
+    spoken = speak(network, asked, image_tokens, max_new_tokens, never=never, max_objects=MAX_OBJECTS)
+    ids = without_end(network, spoken.ids)
     return Reply(tuple(ids), tokenizer.decode(ids), tuple(name_objects(network, ids, question)))
 
 
-def generate_ids(
+class Spoken(NamedTuple):
+    """An answer that was read as it was given.
+
+    Attributes:
+        ids: of its tokens, with those of what ended it; nothing ends an answer that was cut short.
+        asked_states: (n, D), the state of each [SEG] in what was said before.
+        states: (n, D), that of each [SEG] of the answer; its last token is never read, and has none.
+    """
+
+    ids: list[int]
+    asked_states: torch.Tensor
+    states: torch.Tensor
+
+
+def speak(
     network: Sa2VA,
     asked: torch.Tensor,
-    image_tokens: torch.Tensor | None,
+    image_tokens: Any,
     max_new_tokens: int,
+    answer: Sequence[int] | None = None,
     never: Sequence[int] = (),
     max_objects: int | None = None,
-) -> list[int]:
-    """Let the language model go on, greedily, until its answer ends.
+) -> Spoken:
+    """Let the language model go on until its answer ends, each token being the likeliest one.
+
+    The answer ends at the tokenizer's end of sequence, or at the chat template's suffix or stop words, each of which
+    may be several tokens.
 
     Args:
         network: in evaluation mode; the caller sees to it that no gradient is kept.
         asked: (L,) int64, all that was said before.
-        image_tokens: (image tokens, D) of the pictures in ``asked``, ``None`` where there is none.
+        image_tokens: of the pictures in ``asked``, ``None`` where there is none.
         max_new_tokens: most tokens of the answer.
+        answer: ids of its tokens, where it is known.
         never: ids of tokens that are not said.
         max_objects: most [SEG]s that are said; ``None`` for any number.
-
-    Returns:
-        Ids of the answer's tokens, with those of what ends it: the tokenizer's end of sequence, or the chat template's
-        suffix or stop words, which may be several tokens. Nothing ends an answer that was cut short.
 
     Raises:
         ConfigError: when ``max_new_tokens`` is below 1.
@@ -120,22 +143,31 @@ def generate_ids(
     tokenizer, seg = network.tokenizer, network.processor.seg_token_id
     ends = _stop_words(network)
     reader = TokenReader(network)
-    reader.feed(asked.tolist(), image_tokens)
+    reader.feed(asked.tolist(), image_tokens, last=True)
+    asked_states = reader.states[(asked == seg).to(reader.states.device)]
+    states = [asked_states[:0]]
     ids: list[int] = []
-    for _ in range(min(limit, room)):
-        full = max_objects is not None and ids.count(seg) >= max_objects
-        scores = reader.scores[: len(tokenizer)].clone()
-        scores[[*never, *[seg] * full]] = -torch.inf
-        token = int(scores.argmax())
-        ids.append(token)
-        if token == tokenizer.eos_token_id or _said(network, ids).endswith(ends):
+    for number in range(min(limit, room) if answer is None else len(answer)):
+        if answer is None:
+            full = max_objects is not None and ids.count(seg) >= max_objects
+            scores = reader.scores[: len(tokenizer)].clone()
+            scores[[*never, *[seg] * full]] = -torch.inf
+            ids.append(int(scores.argmax()))
+            ended = ids[-1] == tokenizer.eos_token_id or _said(network, ids).endswith(ends)
+        else:
+            ids.append(answer[number])
+            ended = number == len(answer) - 1
+        if ended:
             break
-        reader.feed([token])
-    return ids
+        reader.feed(ids[-1:])
+        if ids[-1] == seg:
+            states.append(reader.states)
+    # what was cut short behind its last token: as in the reference that one has no state
+    return Spoken(ids, asked_states, torch.cat(states)[: ids[:-1].count(seg)])
 
 
 def without_end(network: Sa2VA, ids: Sequence[int]) -> list[int]:
-    """An answer's ids without what ended it, as :func:`generate_ids` gives them."""
+    """An answer's ids without what ended it, as :func:`speak` gives them."""
     kept, tokenizer = list(ids), network.tokenizer
     if kept and kept[-1] == tokenizer.eos_token_id:
         return kept[:-1]

@@ -50,12 +50,13 @@ class ImageEncoding(NamedTuple):
     """Everything about one image that no prompt changes.
 
     Attributes:
-        tokens: (image tokens, D) features for the language model.
+        tokens: image tokens for the language model, in the form of its family, see
+            :class:`~monai_sa2va.networks.mllm.MultimodalLLM`; their ``len`` is their number.
         maps: SAM2's feature maps of its frames, finest first, as :meth:`LanguageSAM2.image_features` gives them:
             for any prompt, with memory or without.
     """
 
-    tokens: torch.Tensor
+    tokens: Any
     maps: list[torch.Tensor]
 
 
@@ -145,8 +146,7 @@ class Sa2VA(nn.Module):
     @property
     def vision_tower(self) -> nn.Module:
         """The MLLM's vision tower."""
-        tower: nn.Module = self.mllm.model.vision_tower
-        return tower
+        return self.mllm.vision()
 
     @property
     def language_model(self) -> nn.Module:
@@ -170,7 +170,8 @@ class Sa2VA(nn.Module):
         """Segment a batch, or one image tensor by a sentence.
 
         Args:
-            data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t), ``g_pixel_values``
+            data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t; in Qwen's families patches, with
+                ``image_grid_thw`` (pictures, 3)), ``g_pixel_values``
                 (frames of the batch, 3, S, S), ``input_ids`` (B, L), ``attention_mask`` (B, L), optionally
                 ``frames_per_batch`` (B ints), ``prompt_frame`` (B ints: the frame that the tiles show), ``labels``
                 (B, L), ``gt_masks`` (frames, N, H, W) and ``loss_counts``; or an image tensor (B, 3, H, W), 0 to 1,
@@ -234,14 +235,18 @@ class Sa2VA(nn.Module):
         tokens = 0 if labels is None else int((labels[:, 1:] != IGNORED_LABEL).sum())
         return {"masks": float(masks), "tokens": float(tokens)}
 
-    def encode_image(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> ImageEncoding:
+    def encode_image(
+        self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None
+    ) -> ImageEncoding:
         """Encode one image once, for any number of prompts.
 
         Args:
-            pixel_values: (tiles, 3, t, t) float.
+            pixel_values: (tiles, 3, t, t) float, or patches, as the processor gives them.
             g_pixel_values: (frames, 3, S, S) float.
+            image_grid_thw: (1, 3) int64, with patches.
         """
-        return ImageEncoding(self.mllm.encode_image(pixel_values), self.grounding_encoder.encode(g_pixel_values))
+        tokens = self.mllm.encode_image(pixel_values, image_grid_thw)
+        return ImageEncoding(tokens, self.grounding_encoder.encode(g_pixel_values))
 
     def segment(
         self, encoding: ImageEncoding, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -265,31 +270,28 @@ class Sa2VA(nn.Module):
         index = index._replace(frame=index.frame % n_frames)
         return objects, self.grounding_encoder.decode(encoding.maps, embeddings, index)
 
-    def language_embeddings(
-        self, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def language_embeddings(self, tokens: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """What several prompts about one picture, each with its answer, tell SAM2.
 
         Args:
-            tokens: (image tokens, D), features of the picture from ``mllm.encode_image``.
+            tokens: of the picture, from ``mllm.encode_image``.
             input_ids: (P, L) int64, prompts with answers.
             attention_mask: (P, L) int64.
 
         Returns:
             (M, C), one embedding a [SEG]: by prompt, then in the answer's order.
         """
-        states = self._states(input_ids, attention_mask, tokens.repeat(len(input_ids), 1))
+        states = self._states(input_ids, attention_mask, self.mllm.repeat(tokens, len(input_ids)))
         embeddings: torch.Tensor = self.text_hidden_fcs(states[input_ids == self.processor.seg_token_id])
         return embeddings
 
-    def _image_tokens(self, data: Mapping[str, Any]) -> torch.Tensor | None:
+    def _image_tokens(self, data: Mapping[str, Any]) -> Any:
         pixels = data.get(Keys.PIXEL_VALUES)
-        return None if pixels is None else self.mllm.encode_image(pixels)
+        return None if pixels is None else self.mllm.encode_image(pixels, data.get(Keys.IMAGE_GRID))
 
-    def _states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_tokens: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.mllm.hidden_states(self.mllm.embed(input_ids, image_tokens), attention_mask)
+    def _states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_tokens: Any) -> torch.Tensor:
+        embedded: Any = self.mllm.embed(input_ids, image_tokens)
+        return self.mllm.hidden_states(embedded, attention_mask)
 
     def _padded(self, found: GroundingOutput, index: ObjectIndex, n_frames: int, n_slots: int) -> dict[str, Any]:
         masks = found.masks.new_full((n_frames, n_slots, *found.masks.shape[-2:]), ABSENT_LOGIT)
@@ -362,9 +364,10 @@ class Sa2VA(nn.Module):
             encoding = self.encode_image(
                 sample[Keys.PIXEL_VALUES].to(self.device, self.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(self.device, self.dtype),
+                sample.get(Keys.IMAGE_GRID),
             )
             names = find_objects(self, encoding.tokens, text)
-            ids = answer_ids(self, text, names, len(sample[Keys.PIXEL_VALUES]))[0].unsqueeze(0).to(self.device)
+            ids = answer_ids(self, text, names, self.processor.n_tiles(sample))[0].unsqueeze(0).to(self.device)
             _, found = self.segment(encoding, ids, torch.ones_like(ids))
             # the union of a sentence's objects: this door has one channel
             masks.append(found.masks.amax(0, keepdim=True))
