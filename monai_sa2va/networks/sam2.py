@@ -254,7 +254,8 @@ class LanguageSAM2(SAM2Base):
             DataError: when no entry has a mask's memory.
         """
         memory, position = [], []
-        for distance, features, _ in entries:
+        # sam2's own order, to round as it does: conditioned frames, then the farthest first
+        for distance, features, _ in sorted(entries, key=lambda entry: (entry.distance > 0, -entry.distance)):
             if features is not None:
                 # only what is remembered may be kept coarser, not where it stood
                 kept = features.to(feature_map.dtype)

@@ -21,7 +21,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from monai_sa2va.config import Sa2VAConfig
@@ -61,6 +61,18 @@ def test_templates_are_the_references() -> None:
     assert qwen.stop_words == ("<|endoftext|>",)
     phi3 = CHAT_TEMPLATES["phi3_chat"]
     assert phi3.before + "Q" + phi3.between + "A" + phi3.suffix == "<|user|>\nQ<|end|>\n<|assistant|>\nA<|end|>"
+
+
+def test_a_tokenizer_that_begins_every_text_begins_a_conversation() -> None:
+    tokenizer = byte_tokenizer()
+    first = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", first)]
+    )
+    plain = encode_conversation(TOKENIZER, "qwen_chat", [(["Q"], ["A"])])
+    begun = encode_conversation(tokenizer, "qwen_chat", [(["Q"], ["A"])])
+    assert begun == ([first, *plain[0]], [IGNORED_LABEL, *plain[1]])
 
 
 def test_labels_cover_the_answer_and_what_ends_it() -> None:
