@@ -145,6 +145,9 @@ class Sa2VAConfig:
         min_tiles: fewest tiles of an image; this and the next two are InternVL's alone.
         max_tiles: most tiles of an image, the thumbnail not counted.
         use_thumbnail: whether an image of several tiles gets one more of the whole.
+        min_pixels: least pixels of an image after resizing; this and the next are Qwen's alone, and by default the
+            reference's: 512 to 2048 squares of 28.
+        max_pixels: most pixels of an image after resizing.
         presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone, as for
             official checkpoints.
         presence_scale: presence is the sigmoid of this times SAM2's object score, plus ``presence_bias``; above 0.
@@ -170,6 +173,8 @@ class Sa2VAConfig:
     min_tiles: int = 1
     max_tiles: int = 12
     use_thumbnail: bool = True
+    min_pixels: int = 512 * 28 * 28
+    max_pixels: int = 2048 * 28 * 28
     presence_threshold: float | None = None
     presence_scale: float = 1.0
     presence_bias: float = 0.0
@@ -228,6 +233,11 @@ class Sa2VAConfig:
         elif self.family != "qwen3_vl":
             raise ConfigError(f"text.head_dim is {text.head_dim}, which {self.family} doesn't have; leave it out")
         if isinstance(vision, QwenVisionConfig):
+            if not vision.token_side**2 <= self.min_pixels <= self.max_pixels:
+                raise ConfigError(
+                    f"min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}; "
+                    f"give {vision.token_side**2} or more, and not less for the second"
+                )
             pairs = (text.head_dim or text.hidden_size // text.num_attention_heads) // 2
             sections = (text.rope_scaling or {}).get("mrope_section", ())
             if len(sections) != 3 or sum(sections) != pairs:
@@ -282,6 +292,11 @@ class Sa2VAConfig:
         return result
 
 
+def _parts(family: Any) -> dict[str, type]:
+    """The class of each part; one of an unknown family is refused by :class:`Sa2VAConfig`."""
+    return {"vision": _VISION.get(str(family), VisionConfig), **_PARTS}
+
+
 def part_from_dict(part: type, values: dict[str, Any]) -> Any:
     """One part of a configuration, such as :class:`GroundingConfig`, from plain values as read from JSON.
 
@@ -289,11 +304,6 @@ def part_from_dict(part: type, values: dict[str, Any]) -> Any:
         ConfigError: when a key is unknown, a value of the wrong type, or a required key is missing.
     """
     return _build(part, values, prefix="")
-
-
-def _parts(family: Any) -> dict[str, type]:
-    """The class of each part; one of an unknown family is refused by :class:`Sa2VAConfig`."""
-    return {"vision": _VISION.get(str(family), VisionConfig), **_PARTS}
 
 
 # of the fields that are checked when read; annotations are strings here

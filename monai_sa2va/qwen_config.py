@@ -29,8 +29,6 @@ class QwenVisionConfig:
         merge_size: side of the square of patches that one token of the language model stands for.
         temporal_patch_size: frames of one patch; a picture is repeated as often.
         initializer_range: standard deviation of random initial weights.
-        min_pixels: least pixels of a picture after resizing; the reference's 512 squares of 28.
-        max_pixels: most pixels of a picture after resizing; the reference's 2048 squares of 28.
 
     Raises:
         ConfigError: when sizes don't divide each other as the tower needs it.
@@ -44,19 +42,12 @@ class QwenVisionConfig:
     merge_size: int = 2
     temporal_patch_size: int = 2
     initializer_range: float = 0.02
-    min_pixels: int = 512 * 28 * 28
-    max_pixels: int = 2048 * 28 * 28
 
     def __post_init__(self) -> None:
         for name in ("num_attention_heads", "patch_size", "merge_size", "temporal_patch_size"):
             _check_multiple(name, getattr(self, name), 1)
         # a head turns by row and by column, with a sine and a cosine each
         _check_multiple("hidden_size", self.hidden_size, 4 * self.num_attention_heads)
-        if not self.token_side**2 <= self.min_pixels <= self.max_pixels:
-            raise ConfigError(
-                f"vision.min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}; "
-                f"give {self.token_side**2} or more, and not less for the second"
-            )
 
     @property
     def token_side(self) -> int:

@@ -110,6 +110,29 @@ def micro_config() -> Sa2VAConfig:
 
 
 @pytest.fixture(scope="session")
+def micro_qwens(micro_config: Sa2VAConfig) -> dict[str, Sa2VAConfig]:
+    """The same with Qwen's multimodal LLMs, by family: 2 to 24 tokens a picture."""
+    from dataclasses import replace
+
+    from monai_sa2va.config import TextConfig
+    from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig
+
+    size, pixels = (32, 2, 2, 48, 4), {"min_pixels": 2 * 64, "max_pixels": 24 * 64}
+    drawn = {"initializer_range": 0.2}
+    vision25 = Qwen25VisionConfig(*size, window_size=16, full_attention_layers=(1,), **drawn)
+    vision3 = Qwen3VisionConfig(*size, num_position_embeddings=16, deepstack_layers=(0, 1), **drawn)
+    shape = (267, 32, 2, 4, 2, 48, 512)
+    text25 = TextConfig("qwen2_5_vl_text", *shape, rope_scaling={"mrope_section": [2, 1, 1]}, **drawn)
+    text3 = TextConfig("qwen3_vl_text", *shape, rope_scaling={"mrope_section": [4, 2, 2]}, head_dim=16, **drawn)
+    return {
+        "qwen2_5_vl": replace(micro_config, family="qwen2_5_vl", vision=vision25, text=text25, **pixels),
+        "qwen3_vl": replace(
+            micro_config, family="qwen3_vl", vision=vision3, text=text3, seg_state="pre_norm", **pixels
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
 def micro_samples(micro_config: Sa2VAConfig) -> list[dict[str, Any]]:
     """Eight samples as collation takes them, of 0 to 3 objects, 1 or 3 tiles, answers of unequal length."""
     import torch

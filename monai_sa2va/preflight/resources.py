@@ -197,7 +197,7 @@ def activation_bytes(config: Sa2VAConfig, objects: int, amp: bool) -> float:
     """
     vision, text, sam = config.vision, config.text, config.grounding
     if isinstance(vision, QwenVisionConfig):
-        patches = vision.max_pixels // vision.patch_size**2
+        patches = config.max_pixels // vision.patch_size**2
         tokens = patches // config.rows_per_tile
     else:
         tiles = config.max_tiles + (1 if config.use_thumbnail and config.max_tiles > 1 else 0)

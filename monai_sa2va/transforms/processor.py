@@ -254,8 +254,8 @@ def _mllm_view(config: Sa2VAConfig) -> TileImaged | PatchImaged:
         patch_size=vision.patch_size,
         merge_size=vision.merge_size,
         temporal_patch_size=vision.temporal_patch_size,
-        min_pixels=vision.min_pixels,
-        max_pixels=vision.max_pixels,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
         mean=mean,
         std=std,
     )

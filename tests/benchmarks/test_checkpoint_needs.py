@@ -13,20 +13,26 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from checkpoint_needs import Needs, cache_bytes, main, markdown, measure
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
 
 
-def test_it_counts_what_the_network_has(micro_config: Sa2VAConfig) -> None:
+@pytest.fixture(scope="module")
+def needed(_benchmarks_on_path: None) -> Any:
+    return importlib.import_module("checkpoint_needs")
+
+
+def test_it_counts_what_the_network_has(needed: Any, micro_config: Sa2VAConfig) -> None:
     network = Sa2VA(micro_config)
-    needs = measure(micro_config)
+    needs = needed.measure(micro_config)
     total = sum(value.numel() for value in network.parameters())
     assert needs.parameters[0] == total
     assert needs.parameters[1] == sum(value.numel() for value in network.grounding_encoder.parameters())
@@ -37,22 +43,22 @@ def test_it_counts_what_the_network_has(micro_config: Sa2VAConfig) -> None:
     assert needs.int8 == needs.bf16 - saved
 
 
-def test_keys_and_values_of_internvl3_8b() -> None:
+def test_keys_and_values_of_internvl3_8b(needed: Any) -> None:
     # 28 layers, 4 heads of 128, twice, two bytes each
-    assert cache_bytes(get_preset("internvl3_8b"), 10) == 28 * 4 * 128 * 2 * 2 * 10
+    assert needed.cache_bytes(get_preset("internvl3_8b"), 10) == 28 * 4 * 128 * 2 * 2 * 10
 
 
-def test_heads_of_another_width_count(micro_config: Sa2VAConfig) -> None:
+def test_heads_of_another_width_count(needed: Any, micro_config: Sa2VAConfig) -> None:
     text = replace(micro_config.text, num_key_value_heads=1)
-    assert cache_bytes(replace(micro_config, text=text), 1) * 2 == cache_bytes(micro_config, 1)
+    assert needed.cache_bytes(replace(micro_config, text=text), 1) * 2 == needed.cache_bytes(micro_config, 1)
 
 
-def test_the_table() -> None:
-    row = Needs("x_1b", (1_234_600_000, 224_400_000, 900_000_000), 2_469_200_000, 1_400_000_000, 50_000_000)
-    assert markdown([row]).splitlines()[-1] == "| `x_1b` | 1,235 M | 900 M | 224 M | 2.47 GB | 1.40 GB | 0.05 GB |"
+def test_the_table(needed: Any) -> None:
+    row = needed.Needs("x_1b", (1_234_600_000, 224_400_000, 900_000_000), 2_469_200_000, 1_400_000_000, 50_000_000)
+    assert needed.markdown([row]).splitlines()[-1] == "| `x_1b` | 1,235 M | 900 M | 224 M | 2.47 GB | 1.40 GB | 0.05 GB |"
 
 
-def test_a_preset_that_is_not_official_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_preset_that_is_not_official_is_refused(needed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["tiny"])
+        needed.main(["tiny"])
     assert "there is no official preset 'tiny'" in capsys.readouterr().err

@@ -18,13 +18,14 @@ from typing import Any
 
 from monai_sa2va.checkpoints.families.base import OFFICIAL_MODEL_TYPE, Family
 from monai_sa2va.checkpoints.families.internvl import InternVLFamily
+from monai_sa2va.checkpoints.families.qwen import Qwen3Family, Qwen25Family
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
 __all__ = ["FAMILIES", "detect_family", "family_of"]
 
 # in the order in which a config.json is looked at
-_ALL: tuple[Family, ...] = (InternVLFamily(),)
+_ALL: tuple[Family, ...] = (InternVLFamily(), Qwen3Family(), Qwen25Family())
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL}
 """Families by :attr:`~monai_sa2va.config.Sa2VAConfig.family`."""

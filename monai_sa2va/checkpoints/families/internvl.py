@@ -127,6 +127,7 @@ class InternVLFamily(Family):
     def new_config(self, config: Sa2VAConfig) -> dict[str, Any]:
         """Write what :meth:`geometry` reads."""
         vision, text = config.vision, config.text
+        assert isinstance(vision, VisionConfig)
         rope = text.rope_scaling
         names = {model_type: name for name, model_type in _LLMS.items()}
         if text.model_type not in names:
