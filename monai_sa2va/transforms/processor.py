@@ -91,7 +91,7 @@ class Sa2VAProcessor(Transform):
         Returns:
             ``pixel_values`` and what belongs to it, as of :meth:`image`, frame after frame; and the tiles of each.
         """
-        samples = [self.frame_view({Keys.IMAGE: picture}) for picture in pictures]
+        samples: list[dict[Any, Any]] = [self.frame_view({Keys.IMAGE: picture}) for picture in pictures]
         keys = [key for key in samples[0] if key != Keys.IMAGE]
         return {key: torch.cat([sample[key] for sample in samples]) for key in keys}, [*map(self.n_tiles, samples)]
 

@@ -55,7 +55,9 @@ def test_heads_of_another_width_count(needed: Any, micro_config: Sa2VAConfig) ->
 
 def test_the_table(needed: Any) -> None:
     row = needed.Needs("x_1b", (1_234_600_000, 224_400_000, 900_000_000), 2_469_200_000, 1_400_000_000, 50_000_000)
-    assert needed.markdown([row]).splitlines()[-1] == "| `x_1b` | 1,235 M | 900 M | 224 M | 2.47 GB | 1.40 GB | 0.05 GB |"
+    assert (
+        needed.markdown([row]).splitlines()[-1] == "| `x_1b` | 1,235 M | 900 M | 224 M | 2.47 GB | 1.40 GB | 0.05 GB |"
+    )
 
 
 def test_a_preset_that_is_not_official_is_refused(needed: Any, capsys: pytest.CaptureFixture[str]) -> None:
