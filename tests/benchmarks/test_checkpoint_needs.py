@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from monai_sa2va.config import Sa2VAConfig
-from monai_sa2va.networks.presets import get_preset
+from monai_sa2va.networks.presets import PRESETS, get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
 
 
@@ -58,6 +59,14 @@ def test_the_table(needed: Any) -> None:
     assert (
         needed.markdown([row]).splitlines()[-1] == "| `x_1b` | 1,235 M | 900 M | 224 M | 2.47 GB | 1.40 GB | 0.05 GB |"
     )
+
+
+@pytest.mark.slow
+def test_the_table_of_the_docs_is_what_it_prints(needed: Any, repository: Path) -> None:
+    page = (repository / "docs/reference/official-checkpoints.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- table of checkpoint_needs -->")[1].split("<!-- /table of checkpoint_needs -->")[0].strip()
+    rows = [needed.measure(preset) for name, preset in PRESETS.items() if name not in needed.OWN]
+    assert shown == needed.markdown(rows)
 
 
 def test_a_preset_that_is_not_official_is_refused(needed: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from monai_sa2va.inferers import tracking
@@ -236,10 +237,17 @@ def test_a_cine_in_the_known_answers_form(network: Sa2VA, oracle_dir: Path) -> N
 
 
 @torch.no_grad()
-def test_a_question_to_internlm2(oracle_dir: Path) -> None:
+def test_a_question_to_internlm2(oracle_dir: Path, tmp_path: Path) -> None:
     """Its [SEG] state where the answer to a question in the reference's markup is known."""
-    folder = oracle_dir / "internvl_internlm2_vit6b"
-    network = Sa2VA.from_pretrained(folder, sam2_config=oracle_dir / "internvl_qwen2" / "sam2_tiny.json")
+    folder, whole = oracle_dir / "internvl_internlm2_vit6b", oracle_dir / "internvl_qwen2"
+    # this case shares SAM2's weights and the tokenizer with the other
+    grounding = {
+        key: value for key, value in load_file(whole / "model.safetensors").items() if key.startswith("ground")
+    }
+    save_file(load_file(folder / "model.safetensors") | grounding, tmp_path / "model.safetensors")
+    shutil.copytree(whole / "tokenizer", tmp_path / "tokenizer")
+    shutil.copy(folder / "config.json", tmp_path)
+    network = Sa2VA.from_pretrained(tmp_path, sam2_config=whole / "sam2_tiny.json")
     expected = load_file(folder / "forward.safetensors")
     asked = network.processor.question("<image>\nPlease segment the liver.", tiles=[1])
     ids = expected["input_ids"]
