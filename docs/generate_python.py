@@ -28,7 +28,15 @@ __all__ = ["PAGE", "render"]
 PAGE = Path(__file__).parent / "reference" / "python.md"
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "Use": ("predictor", "inferers.image", "inferers.stack", "inferers.visual_prompts", "bundles"),
+    "Use": (
+        "predictor",
+        "segmentation",
+        "inferers.image",
+        "inferers.first_frames",
+        "inferers.stack",
+        "inferers.visual_prompts",
+        "bundles",
+    ),
     "Network": (
         "config",
         "qwen_config",

@@ -258,6 +258,14 @@ class Sa2VAConfig:
         return int((side * self.downsample_ratio) ** 2)
 
     @property
+    def pictures_first(self) -> bool:
+        """Whether pictures stand in front of a question, wherever it names them, as in Qwen's families.
+
+        There, as in the reference, a [SEG] that the question spells out has a mask, too.
+        """
+        return isinstance(self.vision, QwenVisionConfig)
+
+    @property
     def rows_per_tile(self) -> int:
         """Rows of ``pixel_values`` that make one tile: one of InternVL's, and of Qwen's the patches of a token."""
         return self.vision.merge_size**2 if isinstance(self.vision, QwenVisionConfig) else 1

@@ -51,6 +51,9 @@ class MultimodalLLM(Protocol):
     def repeat(self, image_tokens: Any, times: int) -> Any:
         """Image tokens of a picture -> those of as many rows of a batch that all show it."""
 
+    def with_regions(self, image_tokens: Any, regions: torch.Tensor) -> Any:
+        """Image tokens of a picture and (n, s, s) bool -> the same, followed by those of its n regions."""
+
     def embed(self, input_ids: torch.Tensor, image_tokens: Any) -> Any:
         """(B, L) int64 ids, with the image tokens in their places in order -> what the language model reads."""
 
@@ -106,6 +109,19 @@ class InternVL(InternVLForConditionalGeneration):
     def repeat(self, image_tokens: torch.Tensor, times: int) -> torch.Tensor:
         """The same picture several times, for as many rows of a batch."""
         return image_tokens.repeat(times, 1)
+
+    def with_regions(self, image_tokens: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """Image tokens of a picture, followed by those that regions of it cover.
+
+        Args:
+            image_tokens: (image tokens, D) of one picture; its last tile shows the whole of it.
+            regions: (n, s, s) bool, s image tokens along a side of a tile.
+
+        Returns:
+            (image tokens and tokens of all regions, D): by region, then row by row.
+        """
+        whole = image_tokens[-regions[0].numel() :]
+        return torch.cat([image_tokens, *(whole[region.flatten().to(whole.device)] for region in regions)])
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
         """Embed tokens and put the image features at the image tokens, in order.

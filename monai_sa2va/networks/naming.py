@@ -83,14 +83,16 @@ def find_objects(network: Sa2VA, image_tokens: Any, text: str) -> list[str]:
     return names
 
 
-def answer_ids(network: Sa2VA, text: str, names: Sequence[str], n_tiles: int) -> tuple[torch.Tensor, str]:
+def answer_ids(
+    network: Sa2VA, text: str, names: Sequence[str], n_tiles: int | Sequence[int]
+) -> tuple[torch.Tensor, str]:
     """A prompt with its known answer, one [SEG] a name.
 
     Args:
         network: whose form of answers and chat template are taken.
         text: the user's sentence.
         names: of the objects.
-        n_tiles: tiles of the picture, the thumbnail counted.
+        n_tiles: tiles of the picture, the thumbnail counted; of several pictures a list.
 
     Returns:
         Token ids (L,) int64, and the answer as text.

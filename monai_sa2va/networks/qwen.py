@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from monai_sa2va.config import Sa2VAConfig
-from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.networks.grid_tokens import GridTokens, grid_positions
 from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig
 
@@ -105,6 +105,17 @@ class _GridReader:
     def repeat(self, image_tokens: GridTokens, times: int) -> GridTokens:
         """The same pictures several times, for as many rows of a batch."""
         return image_tokens.repeat(times)
+
+    def with_regions(self, image_tokens: GridTokens, regions: torch.Tensor) -> GridTokens:
+        """Refuse regions, which no checkpoint of these families was trained on.
+
+        Raises:
+            PromptError: always.
+        """
+        raise PromptError(
+            "mask_prompts are regions that InternVL's checkpoints know; ask this one by a sentence, or show the object "
+            "by points, a box or a mask"
+        )
 
     def embed(self, input_ids: torch.Tensor, image_tokens: GridTokens | None) -> Embedded:
         """Embed tokens, put the pictures' features in their places, and say where each token stands.

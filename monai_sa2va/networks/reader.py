@@ -32,6 +32,7 @@ class TokenReader:
 
     Attributes:
         scores: (vocabulary,) log-probabilities of the token that follows what was read.
+        states: (tokens, D) of the tokens that were read last, of the layer whose [SEG] state SAM2 is prompted by.
         control: ids of all control tokens.
     """
 
@@ -39,7 +40,7 @@ class TokenReader:
         self._network = network
         self._cache: Any = None
         self._position = 0
-        self.scores = torch.empty(0)
+        self.scores = self.states = torch.empty(0)
         self.control = set(network.tokenizer.added_tokens_decoder)
 
     @property
@@ -47,20 +48,24 @@ class TokenReader:
         """Number of tokens read."""
         return 0 if self._cache is None else int(self._cache.get_seq_length())
 
-    def feed(self, ids: Sequence[int], image_tokens: Any = None) -> torch.Tensor:
+    def feed(self, ids: Sequence[int], image_tokens: Any = None, last: bool = False) -> torch.Tensor:
         """Read on with these tokens, whatever the model would have said.
 
         Args:
             ids: at least one.
             image_tokens: from ``encode_image``, where ``ids`` hold the places of a picture.
+            last: say only what follows the last of them; of a long prompt and a large vocabulary the others need far
+                more memory than the language model.
 
         Returns:
-            (tokens, vocabulary) log-probabilities of what follows each of them.
+            (tokens, vocabulary) log-probabilities of what follows each of them, or (1, vocabulary).
         """
         mllm, device = self._network.mllm, self._network.device
         embedded: Any = mllm.embed(torch.tensor([list(ids)], device=device), image_tokens)
         states, self._cache, self._position = mllm.read(embedded, self._cache, self._position)
-        scores: torch.Tensor = mllm.vocabulary_logits(states[0]).float().log_softmax(-1)
+        self.states = states[0]
+        told = self.states[-1:] if last else self.states
+        scores: torch.Tensor = mllm.vocabulary_logits(told).float().log_softmax(-1)
         self.scores = scores[-1]
         return scores
 

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.qwen_config import QwenVisionConfig
 from monai_sa2va.transforms.chat import Control, Segments, encode_conversation
 from monai_sa2va.transforms.grounding_image import GroundingImage
+from monai_sa2va.transforms.markup import encode_question, picture_markup, region_markup
 from monai_sa2va.transforms.patches import CLIP_MEAN, CLIP_STD, PatchImaged
+from monai_sa2va.transforms.regions import RegionTokens
 from monai_sa2va.transforms.sentences import ANSWERS, answer_segments, check_prompt, parse_phrases
 from monai_sa2va.transforms.source import file_name
 from monai_sa2va.transforms.tiles import TileImaged
@@ -50,10 +53,14 @@ class Sa2VAProcessor(Transform):
         # real constants also where the network around is built on the meta device
         with torch.device("cpu"):
             self.view = _mllm_view(config)
+            self.frame_view = _mllm_view(replace(config, min_tiles=1, max_tiles=1))
+            self.regions = RegionTokens(round(config.tokens_per_tile**0.5))
             self.grounding_image = GroundingImage(
                 size=config.grounding.image_size, round_constants_to_bf16=config.grounding.round_constants_to_bf16
             )
         self.picture_tokens = picture_tokens(config.family)
+        # the reference parts InternVL's pictures and text by line, and Qwen's not at all
+        self._break = "" if config.pictures_first else "\n"
         self.image_token_id = int(tokenizer.convert_tokens_to_ids(self.picture_tokens[-1]))
         self.seg_token_id = int(tokenizer.convert_tokens_to_ids("[SEG]"))
 
@@ -75,13 +82,55 @@ class Sa2VAProcessor(Transform):
         """Tiles of a picture that :meth:`image` preprocessed, as :meth:`conversation` takes them."""
         return len(sample[Keys.PIXEL_VALUES]) // self.config.rows_per_tile
 
+    def glance(self, pictures: Sequence[Any]) -> tuple[dict[str, torch.Tensor], list[int]]:
+        """Preprocess what the language model sees of the frames of a cine: one tile each, whatever their shape.
+
+        Args:
+            pictures: the frames, each as for :meth:`image`.
+
+        Returns:
+            ``pixel_values`` and what belongs to it, as of :meth:`image`, frame after frame; and the tiles of each.
+        """
+        samples: list[dict[Any, Any]] = [self.frame_view({Keys.IMAGE: picture}) for picture in pictures]
+        keys = [key for key in samples[0] if key != Keys.IMAGE]
+        return {key: torch.cat([sample[key] for sample in samples]) for key in keys}, [*map(self.n_tiles, samples)]
+
+    def question(
+        self, text: str, past_text: str = "", tiles: Sequence[int] = (), regions: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """Encode a question in the reference's markup, its turn left open: see :func:`encode_question`.
+
+        Args:
+            text: the question; ``<image>`` stands where the pictures do.
+            past_text: turns before it, with all their markup.
+            tiles: of each picture, the thumbnail counted.
+            regions: image tokens of each region that is pointed at.
+
+        Returns:
+            Ids, (L,) int64.
+
+        Raises:
+            PromptError: as for :func:`~monai_sa2va.transforms.markup.encode_question`.
+        """
+        pictures = self._places(tiles) + region_markup(regions, self.picture_tokens[-1])
+        ids = encode_question(
+            self.tokenizer,
+            self.config.template,
+            text,
+            past_text,
+            pictures,
+            fills=self.picture_tokens[-1],
+            pictures_first=self.config.pictures_first,
+        )
+        return torch.tensor(ids)
+
     def conversation(
         self, turns: Sequence[tuple[str, Segments | None]], n_tiles: int | Sequence[int]
     ) -> dict[str, torch.Tensor]:
         """Encode a conversation about one picture, or several.
 
         Args:
-            turns: (question, answer) pairs, without image tokens; the first question is about the picture. An answer
+            turns: (question, answer) pairs, without image tokens; the first question is about the pictures. An answer
                 of ``None`` leaves the turn open.
             n_tiles: tiles of the picture, the thumbnail counted, or of each picture; each is ``tokens_per_tile`` of the
                 configuration long.
@@ -94,16 +143,15 @@ class Sa2VAProcessor(Transform):
         """
         if not turns:
             raise DataError("the conversation has no turn; give at least one (question, answer) pair")
-        opens, closes, fills = self.picture_tokens
-        each = self.config.tokens_per_tile
-        numbers = [n_tiles] if isinstance(n_tiles, int) else n_tiles
-        # the reference parts InternVL's pictures and text by line, and Qwen's not at all
-        break_ = "\n" if self.config.family == "internvl" else ""
-        places = break_.join(opens + fills * (number * each) + closes for number in numbers)
+        places = self._places([n_tiles] if isinstance(n_tiles, int) else n_tiles)
         asked: list[tuple[Segments, Segments | None]] = [((question,), answer) for question, answer in turns]
-        asked[0] = ((Control(places), break_ + turns[0][0]), turns[0][1])
+        asked[0] = ((Control(places), self._break + turns[0][0]), turns[0][1])
         ids, labels = encode_conversation(self.tokenizer, self.config.template, asked)
         return {Keys.INPUT_IDS: torch.tensor(ids), Keys.LABELS: torch.tensor(labels)}
+
+    def _places(self, tiles: Sequence[int]) -> str:
+        each = self.config.tokens_per_tile
+        return self._break.join(picture_markup(number * each, self.picture_tokens) for number in tiles)
 
     def answer(self, text: str, phrases: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
         """The known answer to a prompt, in the form of the checkpoint.
