@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from monai_sa2va.inferers.image import ImageInferer
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmenter
 
 ATOL = 1e-4
 PROMPT = "Please segment the liver."
@@ -78,3 +80,17 @@ def test_from_picture_and_sentence_to_masks(network: Sa2VA, case: dict[str, Tens
     result = ImageInferer()(picture, network, PROMPT)
     assert torch.equal(result.masks, case["masks"][0])
     assert result.answers == ["Sure, [SEG]."]
+
+
+def test_asked_as_users_of_the_reference_do(network: Sa2VA, folder: Path, case: dict[str, Tensor]) -> None:
+    with safe_open(folder / "image_1seg.safetensors", "pt") as file:
+        said = file.metadata()
+    segmenter = Segmenter(network, device="cpu")
+    found = segmenter.predict_forward(case["image"].numpy(), text=said["text"], answer="Sure, [SEG].<|im_end|>")
+    assert found["prediction"] == said["prediction"]
+    assert np.array_equal(np.stack(found["prediction_masks"]), case["masks"].numpy())
+    # a video is up to five pictures, and its other frames are drawn from memory
+    frames = np.stack([np.roll(case["image"].numpy(), 3 * number, axis=1) for number in range(7)])
+    found = segmenter.predict_forward(video=frames, text=said["text"], answer="Sure, [SEG].<|im_end|>")
+    assert [mask.shape for mask in found["prediction_masks"]] == [(7, 96, 128)]
+    assert found["prediction_masks"][0].any()
