@@ -61,22 +61,23 @@ def _required_folder(variable: str) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes ``case_file`` runs once for each case of the oracle, whatever their number and names.
+    """Run a test once for each case, or each checkpoint, of the oracle, whatever their number and names.
 
-    A case is a safetensors file beside a ``config.json``, but for the checkpoint's own weights.
+    ``checkpoint_folder`` holds a ``config.json``; ``case_file`` is a safetensors file beside one, but for the weights.
     """
-    if "case_file" not in metafunc.fixturenames:
+    wanted = {"case_file", "checkpoint_folder"} & set(metafunc.fixturenames)
+    if not wanted:
         return
-    folder = _outside_folder("SA2VA_ORACLE_DIR")
-    if isinstance(folder, str):
-        metafunc.parametrize("case_file", [pytest.param(None, marks=pytest.mark.skip(reason=folder))])
+    name = wanted.pop()
+    root = _outside_folder("SA2VA_ORACLE_DIR")
+    if isinstance(root, str):
+        metafunc.parametrize(name, [pytest.param(None, marks=pytest.mark.skip(reason=root))])
         return
-    files = [
-        file
-        for file in sorted(folder.rglob("*.safetensors"))
-        if (file.parent / "config.json").is_file() and not file.name.startswith("model")
-    ]
-    metafunc.parametrize("case_file", files, ids=[str(file.relative_to(folder).with_suffix("")) for file in files])
+    found = sorted(config.parent for config in root.rglob("config.json"))
+    if name == "case_file":
+        files = [file for folder in found for file in sorted(folder.glob("*.safetensors"))]
+        found = [file for file in files if not file.name.startswith("model")]
+    metafunc.parametrize(name, found, ids=[str(path.relative_to(root).with_suffix("")) for path in found])
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,7 @@ def write_bundle_form(target: Path, source: CheckpointSource, entries: Sequence[
     """
     config = source.config
     if source.companions is not None:
-        inside = os.path.relpath(Path(config.tokenizer).resolve(), source.companions.resolve())
+        inside = os.path.relpath(config.tokenizer, source.companions)
         # relative, so that the folder may be moved
         config = replace(config, tokenizer=Path(COMPANIONS, inside).as_posix())
     info = ModelInfo(config, **source.preprocessing).state_dict()

@@ -145,7 +145,7 @@ def _with_tokenizer(info: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(config, Mapping) and isinstance(config.get("tokenizer"), str):
         beside = folder / config["tokenizer"]
         if config["tokenizer"] != "bytes" and beside.is_dir():
-            return {**info, "config": {**config, "tokenizer": str(beside.resolve())}}
+            return {**info, "config": {**config, "tokenizer": os.path.abspath(beside)}}
     return info
 
 

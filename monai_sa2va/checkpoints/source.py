@@ -152,12 +152,14 @@ def _open_official(place: Path, sam2_config: Any, allow_pickle: bool) -> Checkpo
     official = read_json(place / "config.json")
     family = detect_family(official)
     extras = read_json(place / EXTRAS_FILE) if (place / EXTRAS_FILE).exists() else {}
-    grounding = extras.pop("grounding", None) if sam2_config is None else sam2_config
+    grounding = extras.pop("grounding", None)
+    if sam2_config is not None:
+        grounding = sam2_config
     preprocessing = {key: extras.pop(key) for key in _PREPROCESSING if key in extras}
     nested = place / "tokenizer"
     tokenizer = nested if nested.is_dir() and not (place / "tokenizer_config.json").exists() else place
     config = family.read_config(
-        official, name=place.resolve().name, tokenizer=str(tokenizer.resolve()), grounding=read_sam2_config(grounding)
+        official, name=place.resolve().name, tokenizer=os.path.abspath(tokenizer), grounding=read_sam2_config(grounding)
     )
     unknown = sorted(extras.keys() - {field.name for field in fields(Sa2VAConfig)})
     if unknown:
@@ -189,7 +191,7 @@ def _open_own(file: Path) -> CheckpointSource:
     companions = None if config.tokenizer == "bytes" else Path(config.tokenizer)
     # a converted checkpoint keeps the files that came with it in one folder, a tokenizer's own among them
     kept = file.parent / COMPANIONS
-    if companions is not None and kept.is_dir() and companions.is_relative_to(kept.resolve()):
+    if companions is not None and kept.is_dir() and companions.is_relative_to(os.path.abspath(kept)):
         companions = kept
     return CheckpointSource(file.name, config, NATIVE, open_file(file), preprocessing, companions)
 

@@ -23,6 +23,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from monai_sa2va.checkpoints.convert import convert_checkpoint
+from monai_sa2va.checkpoints.info import INFO_KEY, ModelInfo
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.qwen_config import QwenVisionConfig
 from monai_sa2va.transforms.processor import Sa2VAProcessor
@@ -91,3 +94,27 @@ def oracle_network(whole_checkpoint: Callable[[Path], tuple[Path, Path]]) -> Cal
         return network
 
     return load
+
+
+@pytest.fixture(scope="session")
+def micro_weights(micro_config: Sa2VAConfig) -> dict[str, torch.Tensor]:
+    """State of a micro network; not to be changed."""
+    return Sa2VA(micro_config, seed=0).state_dict()
+
+
+@pytest.fixture
+def trained(tmp_path: Path, micro_config: Sa2VAConfig, micro_weights: dict[str, torch.Tensor]) -> Path:
+    """A checkpoint as a training writes it."""
+    file = tmp_path / "trained" / "model.pt"
+    file.parent.mkdir()
+    info = ModelInfo(micro_config, window="lung", axis="coronal")
+    torch.save({"model": micro_weights, INFO_KEY: info.state_dict()}, file)
+    return file
+
+
+@pytest.fixture
+def official(tmp_path: Path, trained: Path) -> Path:
+    """The same as an official checkpoint in shards of at most 200 kB."""
+    folder = tmp_path / "official"
+    convert_checkpoint(trained, folder, "hf", shard_size=200_000)
+    return folder
