@@ -17,7 +17,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers import tracking
 from monai_sa2va.inferers.first_frames import FirstFramesInferer
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
+from monai_sa2va.transforms.processor import Sa2VAProcessor
 
 # case, type of SAM2's memory, of the network, and how far its mask logits, up to 62 in magnitude, may lie from the
 # reference's; by the eighth frame float32 itself is off by 2e-4, of which the case in float64 is free
@@ -236,22 +238,59 @@ def test_a_cine_in_the_known_answers_form(network: Sa2VA, oracle_dir: Path) -> N
     np.testing.assert_array_equal(masks.numpy(), expected["prediction_masks"][0])
 
 
+def _whole(oracle_dir: Path, family: str, folder: Path) -> Sa2VA:
+    """A network of which the oracle stores SAM2's weights, and maybe the tokenizer, beside another only."""
+    own, other = oracle_dir / family, oracle_dir / "internvl_qwen2"
+    if not own.is_dir():
+        pytest.skip(f"the oracle has no {family}")
+    shared = load_file(other / "model.safetensors")
+    grounding = {key: value for key, value in shared.items() if key.startswith("grounding_encoder.")}
+    save_file(load_file(own / "model.safetensors") | grounding, folder / "model.safetensors")
+    tokenizer = own if (own / "tokenizer").is_dir() else other
+    shutil.copytree(tokenizer / "tokenizer", folder / "tokenizer")
+    shutil.copy(own / "config.json", folder)
+    return Sa2VA.from_pretrained(folder, sam2_config=other / "sam2_tiny.json")
+
+
 @torch.no_grad()
 def test_a_question_to_internlm2(oracle_dir: Path, tmp_path: Path) -> None:
     """Its [SEG] state where the answer to a question in the reference's markup is known."""
-    folder, whole = oracle_dir / "internvl_internlm2_vit6b", oracle_dir / "internvl_qwen2"
-    # this case shares SAM2's weights and the tokenizer with the other
-    grounding = {
-        key: value for key, value in load_file(whole / "model.safetensors").items() if key.startswith("ground")
-    }
-    save_file(load_file(folder / "model.safetensors") | grounding, tmp_path / "model.safetensors")
-    shutil.copytree(whole / "tokenizer", tmp_path / "tokenizer")
-    shutil.copy(folder / "config.json", tmp_path)
-    network = Sa2VA.from_pretrained(tmp_path, sam2_config=whole / "sam2_tiny.json")
-    expected = load_file(folder / "forward.safetensors")
+    network = _whole(oracle_dir, "internvl_internlm2_vit6b", tmp_path)
+    expected = load_file(oracle_dir / "internvl_internlm2_vit6b" / "forward.safetensors")
     asked = network.processor.question("<image>\nPlease segment the liver.", tiles=[1])
     ids = expected["input_ids"]
     assert torch.equal(ids[0, : len(asked)], asked)
     tokens = network.mllm.encode_image(expected["pixel_values"])
     language = network.language_embeddings(tokens, ids, torch.ones_like(ids))
     assert _far(language, expected["seg_embeds"]) <= 1e-4
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3vl"])
+def test_a_picture_asked_of_qwen(
+    oracle_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    network = _whole(oracle_dir, family, tmp_path)
+    # the oracle's pictures are 4 to 24 tokens
+    config = replace(network.config, min_pixels=4 * 28 * 28, max_pixels=24 * 28 * 28)
+    network.processor = Sa2VAProcessor(config, network.tokenizer)
+    case = load_file(oracle_dir / family / "image_1seg.safetensors")
+    with safe_open(oracle_dir / family / "image_1seg.safetensors", "pt") as file:
+        told = file.metadata()
+    image = Image.fromarray(case["image"].numpy())
+    answer = case["output_ids"][case["in.input_ids"].shape[1] :]
+    segmenter = Segmenter(network, "cpu")
+    with _watched(network, monkeypatch) as seen, _speaking(network, answer.tolist()):
+        found = segmenter.predict_forward(image=image, text=told["text"])
+    assert found["prediction"] == told["prediction"]
+    assert torch.equal(seen.ids[0], case["in.input_ids"])
+    assert _far(seen.states[0], case["seg_hidden_states"]) <= 1e-4
+    assert _far(seen.embeddings[0], case["seg_embeds"]) <= 1e-4
+    assert _far(torch.stack(seen.low_res, dim=1), case["low_res_logits_cond"]) <= 1e-4
+    np.testing.assert_array_equal(found["prediction_masks"][0], case["masks"][0].numpy())
+    # as in the reference of these families a [SEG] of the question is drawn, too, and regions are not known
+    twice = segmenter.predict_forward(image=image, text=told["text"] + " [SEG]", answer=told["answer"])
+    assert len(twice["prediction_masks"]) == 2
+    with pytest.raises(PromptError, match="mask_prompts are regions that InternVL's checkpoints know"):
+        segmenter.predict_forward(image=image, text=told["text"], mask_prompts=[np.ones((1, *case["image"].shape[:2]))])
+    cine = segmenter.predict_forward(video=[image] * 6, text=told["text"], answer=told["answer"])
+    assert cine["prediction_masks"][0].shape == (6, *case["image"].shape[:2])
