@@ -28,9 +28,18 @@ __all__ = ["PAGE", "render"]
 PAGE = Path(__file__).parent / "reference" / "python.md"
 
 MODULES: dict[str, tuple[str, ...]] = {
-    "Use": ("predictor", "inferers.image", "inferers.stack", "inferers.visual_prompts", "bundles"),
+    "Use": (
+        "predictor",
+        "segmentation",
+        "inferers.image",
+        "inferers.first_frames",
+        "inferers.stack",
+        "inferers.visual_prompts",
+        "bundles",
+    ),
     "Network": (
         "config",
+        "qwen_config",
         "networks.presets",
         "networks.sa2va",
         "networks.grounding",
@@ -57,6 +66,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         "transforms.sentences",
         "transforms.processor",
         "transforms.tiles",
+        "transforms.patches",
         "transforms.grounding_image",
     ),
     "Data": (

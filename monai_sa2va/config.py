@@ -14,12 +14,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig, QwenVisionConfig
 
-__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig"]
+__all__ = ["GroundingConfig", "Sa2VAConfig", "TextConfig", "VisionConfig", "part_from_dict"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,9 @@ class VisionConfig:
         norm_type: ``"layer_norm"`` or ``"rms_norm"`` (InternViT-6B).
         initializer_range: standard deviation of random initial weights.
         qk_norm: whether queries and keys are normalised (InternViT-6B).
+
+    Raises:
+        ConfigError: when there is no such norm.
     """
 
     hidden_size: int
@@ -47,16 +52,23 @@ class VisionConfig:
     layer_scale_init: float = 0.1
     initializer_range: float = 0.02
 
+    def __post_init__(self) -> None:
+        if self.norm_type not in ("layer_norm", "rms_norm"):
+            raise ConfigError(f"vision.norm_type is {self.norm_type!r}; allowed: layer_norm, rms_norm")
+
 
 @dataclass(frozen=True)
 class TextConfig:
     """The language model, a decoder-only transformer of transformers' own ``model_type``.
 
     Attributes:
-        model_type: ``"qwen2"``, or ``"llama"`` for InternLM2 weights.
+        model_type: ``"qwen2"``, or ``"llama"`` for InternLM2 weights; ``"qwen2_5_vl_text"`` and ``"qwen3_vl_text"`` in
+            Qwen's own families.
         vocab_size: the tokenizer's length, added tokens included.
         initializer_range: standard deviation of random initial weights; narrow models learn sooner from larger ones.
-        rope_scaling: as transformers names it, e.g. ``{"rope_type": "dynamic", "factor": 2.0}``.
+        rope_scaling: as transformers names it, e.g. ``{"rope_type": "dynamic", "factor": 2.0}``; Qwen's families need
+            an ``"mrope_section"``.
+        head_dim: width of an attention head where it isn't ``hidden_size / num_attention_heads``; Qwen3-VL only.
     """
 
     model_type: str
@@ -71,6 +83,7 @@ class TextConfig:
     rms_norm_eps: float = 1e-6
     initializer_range: float = 0.02
     rope_scaling: dict[str, Any] | None = None
+    head_dim: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,13 @@ class GroundingConfig:
         return self.image_size // 4
 
 
-_PARTS: dict[str, type] = {"vision": VisionConfig, "text": TextConfig, "grounding": GroundingConfig}
+_PARTS: dict[str, type] = {"text": TextConfig, "grounding": GroundingConfig}
+
+_VISION: dict[str, type] = {
+    "internvl": VisionConfig,
+    "qwen2_5_vl": Qwen25VisionConfig,
+    "qwen3_vl": Qwen3VisionConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -116,26 +135,32 @@ class Sa2VAConfig:
 
     Attributes:
         name: the preset's name, or the user's own.
-        family: of MLLM: ``"internvl"``.
+        family: of MLLM: ``"internvl"``, ``"qwen2_5_vl"`` or ``"qwen3_vl"``; it decides the class of ``vision``.
+        downsample_ratio: InternVL's pixel shuffle: side of a tile in tokens over its side in patches.
         projector_hidden: width of ``text_hidden_fcs``' hidden layer; ``None`` is the official shape.
         template: name of the chat template, e.g. ``"qwen_chat"``.
         answer_form: ``"named"`` answers "Sure, <p>vessels</p> [SEG].", ``"plain"`` the official "Sure, [SEG].".
         tokenizer: ``"bytes"`` for the tokenizer made in code, else the folder of a Hugging Face tokenizer.
         seg_state: ``"post_norm"`` or ``"pre_norm"``: the [SEG] state after or before the LLM's final norm.
-        min_tiles: fewest tiles of an image.
+        min_tiles: fewest tiles of an image; this and the next two are InternVL's alone.
         max_tiles: most tiles of an image, the thumbnail not counted.
         use_thumbnail: whether an image of several tiles gets one more of the whole.
+        min_pixels: least pixels of an image after resizing; this and the next are Qwen's alone, and by default the
+            reference's: 512 to 2048 squares of 28.
+        max_pixels: most pixels of an image after resizing.
         presence_threshold: a mask whose presence (0 to 1) is lower is emptied; ``None`` leaves all masks alone, as for
             official checkpoints.
         presence_scale: presence is the sigmoid of this times SAM2's object score, plus ``presence_bias``; above 0.
         presence_bias: see there.
+        origin: of weights that came from an official checkpoint, what giving them back needs: ``config``, its
+            config.json, and ``layout``, the spelling of its keys.
 
     Raises:
         ConfigError: when a value isn't allowed, or sizes don't divide each other as the network needs it.
     """
 
     name: str
-    vision: VisionConfig
+    vision: VisionConfig | Qwen25VisionConfig | Qwen3VisionConfig
     text: TextConfig
     grounding: GroundingConfig = field(default_factory=GroundingConfig)
     family: str = "internvl"
@@ -148,21 +173,22 @@ class Sa2VAConfig:
     min_tiles: int = 1
     max_tiles: int = 12
     use_thumbnail: bool = True
+    min_pixels: int = 512 * 28 * 28
+    max_pixels: int = 2048 * 28 * 28
     presence_threshold: float | None = None
     presence_scale: float = 1.0
     presence_bias: float = 0.0
+    origin: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for key, part in _PARTS.items():
+        if self.family not in _VISION:
+            raise ConfigError(f"family is {self.family!r}; allowed: {', '.join(_VISION)}")
+        for key, part in _parts(self.family).items():
             if not isinstance(getattr(self, key), part):
                 raise ConfigError(f"{key} is a {type(getattr(self, key)).__name__}; give a {part.__name__}")
-        vision, text, grounding = self.vision, self.text, self.grounding
-        patches = vision.image_size / vision.patch_size
+        text, grounding = self.text, self.grounding
         for key, size, divisor in (
-            ("vision.image_size", vision.image_size, vision.patch_size),
-            ("vision.image_size / patch_size", patches, 1 / self.downsample_ratio if self.downsample_ratio > 0 else 0),
-            ("vision.hidden_size", vision.hidden_size, vision.num_attention_heads),
-            ("text.hidden_size", text.hidden_size, text.num_attention_heads),
+            *self._mllm_sizes(),
             ("text.num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
             ("grounding.image_size", grounding.image_size, 32),
             ("grounding.hidden_dim", grounding.hidden_dim, 8),
@@ -187,19 +213,62 @@ class Sa2VAConfig:
                 "the scale above 0"
             )
         for key, value, allowed in (
-            ("vision.norm_type", vision.norm_type, ("layer_norm", "rms_norm")),
-            ("family", self.family, ("internvl",)),
             ("answer_form", self.answer_form, ("named", "plain")),
             ("seg_state", self.seg_state, ("post_norm", "pre_norm")),
         ):
             if value not in allowed:
                 raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
 
+    def _mllm_sizes(self) -> Iterator[tuple[str, float, float]]:
+        """Name, value and divisor of the MLLM's sizes that have to divide."""
+        vision, text = self.vision, self.text
+        if isinstance(vision, VisionConfig):
+            patches = vision.image_size / vision.patch_size
+            yield "vision.image_size", vision.image_size, vision.patch_size
+            downsample = 1 / self.downsample_ratio if self.downsample_ratio > 0 else 0
+            yield "vision.image_size / patch_size", patches, downsample
+            yield "vision.hidden_size", vision.hidden_size, vision.num_attention_heads
+        if text.head_dim is None:
+            yield "text.hidden_size", text.hidden_size, text.num_attention_heads
+        elif self.family != "qwen3_vl":
+            raise ConfigError(f"text.head_dim is {text.head_dim}, which {self.family} doesn't have; leave it out")
+        if isinstance(vision, QwenVisionConfig):
+            if not vision.token_side**2 <= self.min_pixels <= self.max_pixels:
+                raise ConfigError(
+                    f"min_pixels is {self.min_pixels} and max_pixels {self.max_pixels}; "
+                    f"give {vision.token_side**2} or more, and not less for the second"
+                )
+            pairs = (text.head_dim or text.hidden_size // text.num_attention_heads) // 2
+            sections = (text.rope_scaling or {}).get("mrope_section", ())
+            if len(sections) != 3 or sum(sections) != pairs:
+                raise ConfigError(
+                    f"text.rope_scaling has the mrope_section {list(sections)}; give three numbers that add up to "
+                    f"{pairs}, half the width of a head"
+                )
+
     @property
     def tokens_per_tile(self) -> int:
-        """Image tokens that one tile becomes: (tile / patch * downsample_ratio) squared."""
+        """Image tokens that one tile becomes: (tile / patch * downsample_ratio) squared.
+
+        Qwen's pictures have no tiles: there, each token counts as one.
+        """
+        if isinstance(self.vision, QwenVisionConfig):
+            return 1
         side = self.vision.image_size // self.vision.patch_size
         return int((side * self.downsample_ratio) ** 2)
+
+    @property
+    def pictures_first(self) -> bool:
+        """Whether pictures stand in front of a question, wherever it names them, as in Qwen's families.
+
+        There, as in the reference, a [SEG] that the question spells out has a mask, too.
+        """
+        return isinstance(self.vision, QwenVisionConfig)
+
+    @property
+    def rows_per_tile(self) -> int:
+        """Rows of ``pixel_values`` that make one tile: one of InternVL's, and of Qwen's the patches of a token."""
+        return self.vision.merge_size**2 if isinstance(self.vision, QwenVisionConfig) else 1
 
     def to_dict(self) -> dict[str, Any]:
         """Nested dictionary of plain values, the inverse of :meth:`from_dict`."""
@@ -216,11 +285,25 @@ class Sa2VAConfig:
             ConfigError: when a key is unknown or a required one is missing.
         """
         values = dict(values)
-        for key, part in _PARTS.items():
+        for key, part in _parts(values.get("family", "internvl")).items():
             if isinstance(values.get(key), dict):
                 values[key] = _build(part, values[key], prefix=f"{key}.")
         result: Sa2VAConfig = _build(cls, values, prefix="")
         return result
+
+
+def _parts(family: Any) -> dict[str, type]:
+    """The class of each part; one of an unknown family is refused by :class:`Sa2VAConfig`."""
+    return {"vision": _VISION.get(str(family), VisionConfig), **_PARTS}
+
+
+def part_from_dict(part: type, values: dict[str, Any]) -> Any:
+    """One part of a configuration, such as :class:`GroundingConfig`, from plain values as read from JSON.
+
+    Raises:
+        ConfigError: when a key is unknown, a value of the wrong type, or a required key is missing.
+    """
+    return _build(part, values, prefix="")
 
 
 # of the fields that are checked when read; annotations are strings here

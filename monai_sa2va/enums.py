@@ -50,7 +50,8 @@ class Sa2VAKeys(StrEnum):
     TURNS = "turns"  # list of (question, answer) pairs
     NAMES = "names"  # list[str]: the first phrase of each structure, by which metrics are grouped
     # network inputs
-    PIXEL_VALUES = "pixel_values"  # (tiles, 3, t, t) float: the MLLM's tiles
+    PIXEL_VALUES = "pixel_values"  # (tiles, 3, t, t) float: the MLLM's tiles; of Qwen (patches, 3 * T * p * p)
+    IMAGE_GRID = "image_grid_thw"  # (pictures, 3) int64, Qwen only: 1, rows and columns of patches
     GROUNDING_PIXEL_VALUES = "g_pixel_values"  # (frames, 3, S, S) float: SAM2's image
     INPUT_IDS = "input_ids"  # (L,) int64
     ATTENTION_MASK = "attention_mask"  # (B, L) int64

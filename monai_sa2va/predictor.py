@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,17 @@ from monai.data import MetaTensor
 
 from monai_sa2va.bundles import find_bundle
 from monai_sa2va.checkpoints.load import load_weights
-from monai_sa2va.data.headers import Grid
+from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
+from monai_sa2va.checkpoints.source import open_checkpoint
+from monai_sa2va.config import GroundingConfig
 from monai_sa2va.data.read_image import SourceImage, read_image
-from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.errors import ConfigError, DataError, PromptError
+from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer, check_tokenizer, spread
 from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, check_prompts
 from monai_sa2va.inferers.stack import StackInferer, join_prompts
 from monai_sa2va.inferers.visual_prompts import sort_by_slice
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.segmentation import Segmentation
 from monai_sa2va.transforms.geometry import PlaneGeometry
 from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.rgb import ToRGB
@@ -41,55 +44,6 @@ from monai_sa2va.transforms.stacks import StackPlanes
 __all__ = ["Segmentation", "Segmenter", "as_device"]
 
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """Masks of the objects that prompts asked for, with what is needed to write them.
-
-    Attributes:
-        masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: slices in the source's own order,
-            displayed as :class:`~monai_sa2va.transforms.planes.ToPlane` does, axial ones with rows to posterior and
-            columns to the patient's left.
-        labels: name of each object.
-        text: the answers, one a line.
-        scores: (objects,) float32, 0 to 1: presence, how likely the object is there, calibrated where the checkpoint
-            was; of a volume the largest of its slices.
-        affine: (4, 4) float64, (column, row, slice, 1) of the masks -> LPS in mm; ``None`` where the source doesn't
-            say.
-        prompts: the prompt that each object belongs to.
-        answers: the answer that each object belongs to.
-        source_name: base name of the source's file, ``"image"`` where there is none.
-        source_grid: spatial shape (X, Y[, Z]) of the source, and index -> RAS in mm where it says so.
-        source_header: nibabel's header of a NIfTI source, else ``None``.
-        picture: (H, W, 3) uint8, what the network saw: of a volume the slice with the largest area of objects, the
-            middle one where all are empty.
-        slice_index: of that slice, counted as in ``masks``; ``None`` for a picture.
-        presence_threshold: presence below which a mask was emptied, of a volume slice by slice; ``None`` for never.
-        geometry: how the masks' slices, rows and columns lie in the source's axes.
-    """
-
-    masks: np.ndarray
-    labels: list[str]
-    text: str
-    scores: np.ndarray
-    affine: np.ndarray | None
-    prompts: list[str]
-    answers: list[str]
-    source_name: str
-    source_grid: Grid
-    source_header: Any
-    picture: np.ndarray
-    slice_index: int | None
-    presence_threshold: float | None
-    geometry: PlaneGeometry
-
-    def on_source_grid(self) -> np.ndarray:
-        """Masks on the source's own grid: bool, (objects, X, Y) or (objects, X, Y, Z), x first, as MONAI loads it."""
-        stack = self.masks[:, None] if self.slice_index is None else self.masks
-        volumes = self.geometry.unstack(torch.from_numpy(stack).transpose(0, 1))
-        result: np.ndarray = volumes.reshape(len(stack), *self.source_grid.shape).numpy()
-        return result
 
 
 class Segmenter:
@@ -106,6 +60,8 @@ class Segmenter:
             :func:`~monai_sa2va.transforms.geometry.slice_plane`), ``"axial"``, ``"coronal"``, ``"sagittal"``, or the
             number (-3 to 2) of a source axis.
         stack_inferer: draws objects that are shown by clicks, boxes or masks, and carries them through volumes; by
+            default one that agrees with ``inferer``.
+        first_frames_inferer: does as the reference does, for ``context="first5"`` and :meth:`predict_forward`; by
             default one that agrees with ``inferer``.
 
     Raises:
@@ -126,6 +82,7 @@ class Segmenter:
         inferer: ImageInferer | None = None,
         axis: int | str = "auto",
         stack_inferer: StackInferer | None = None,
+        first_frames_inferer: FirstFramesInferer | None = None,
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
@@ -134,6 +91,9 @@ class Segmenter:
         self.window, self.stack = as_window(window), StackPlanes(axis)
         self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
         self.stack_inferer = stack_inferer or StackInferer(
+            self.inferer.amp, presence_threshold=self.inferer.presence.threshold
+        )
+        self.first_frames_inferer = first_frames_inferer or FirstFramesInferer(
             self.inferer.amp, presence_threshold=self.inferer.presence.threshold
         )
 
@@ -153,7 +113,8 @@ class Segmenter:
 
         Args:
             dir: the bundle's folder, looked for as :func:`~monai_sa2va.bundles.find_bundle` does.
-            checkpoint: file of weights in place of the config's ``checkpoint``.
+            checkpoint: file of weights in place of the config's ``checkpoint``, or the folder of a checkpoint, as for
+                :meth:`from_pretrained`; such a folder says its network itself, and no bundle is looked for.
             device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255; by default as in the checkpoint's training.
@@ -164,6 +125,12 @@ class Segmenter:
             ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
             CheckpointError: when the weights are missing or don't fit.
         """
+        if checkpoint is not None and Path(checkpoint).is_dir():
+            if overrides:
+                raise ConfigError(
+                    f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
+                )
+            return cls.from_pretrained(checkpoint, device=device, amp=amp, window=window, axis=axis)
         bundle = find_bundle(dir).path
         target = as_device(device)
         file = bundle / "configs" / "inference.json"
@@ -186,6 +153,44 @@ class Segmenter:
         axis = _or_configured(axis, parser, "axis")
         return cls(network, device=target, amp=amp, window=window, axis=axis)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        sam2_config: GroundingConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        amp: bool | None = None,
+        window: str | Mapping[str, Any] | Window | None = None,
+        axis: int | str | None = None,
+        allow_pickle: bool = False,
+    ) -> Segmenter:
+        """Load a checkpoint, official or of this package.
+
+        Args:
+            path: as for :meth:`Sa2VA.from_pretrained <monai_sa2va.networks.sa2va.Sa2VA.from_pretrained>`, like
+                ``allow_pickle`` and the next two.
+            sam2_config: SAM2's geometry where it isn't hiera-L.
+            dtype: of the weights; ``None`` keeps the checkpoint's own.
+            device: as for :class:`Segmenter`, like the next three.
+            amp: autocast to bfloat16.
+            window: how grey values become 0 to 255; by default as in the checkpoint's training, else ``"auto"``.
+            axis: how volumes are sliced; by default as in the checkpoint's training, else ``"auto"``.
+            allow_pickle: read pickles where there are no safetensors.
+
+        Raises:
+            CheckpointError: when the checkpoint can't be used.
+            ConfigError: when its tokenizer, the device, the window or the axis can't be used.
+        """
+        target, wanted = as_device(device), as_dtype(dtype)
+        source = open_checkpoint(path, sam2_config=sam2_config, allow_pickle=allow_pickle)
+        told = source.preprocessing
+        window = told.get("window", "auto") if window is None else window
+        axis = told.get("axis", "auto") if axis is None else axis
+        network = load_source(Sa2VA, source, wanted, target)
+        return cls(network, device=target, amp=amp, window=window, axis=axis)
+
     def segment(
         self,
         image: Any,
@@ -197,6 +202,7 @@ class Segmenter:
         boxes: Any = None,
         mask: Any = None,
         from_slice: int | None = None,
+        context: str | None = None,
     ) -> Segmentation:
         """Segment one image.
 
@@ -219,28 +225,40 @@ class Segmenter:
             mask: roughly the object, of the shape of one mask of the result.
             from_slice: of a volume, the slice that the sentences are asked in; the others follow by memory. By default
                 they are asked in every slice.
+            context: ``"first5"``, for a cine: as in the reference the language model sees the first five frames, and
+                memory carries what they show forward; see
+                :class:`~monai_sa2va.inferers.first_frames.FirstFramesInferer`.
 
         Raises:
-            ConfigError: when there is no such mode, or chat is asked for an object that is shown.
+            ConfigError: when there is no such mode or context, or chat or a context is asked for an object that is
+                shown.
             DataError: when the image can't be used.
             PromptError: when there is nothing to ask for; a prompt is empty, too long, or names nothing; or points,
                 boxes, mask or ``from_slice`` can't be used.
         """
         chat = check_mode(mode) == "chat"
+        if context not in (None, FIRST_FRAMES):
+            raise ConfigError(f"context is {context!r}; allowed: {FIRST_FRAMES}, or none")
         asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
         planes = self._planes(source)
         size = tuple(planes.shape[-2:]) if source.pixels.ndim < 4 else (len(planes), *planes.shape[-2:])
         shown = sort_by_slice(size, points, boxes, mask)
+        if context is not None and (shown or from_slice is not None):
+            raise ConfigError(f"context is {context!r}, which takes sentences alone; leave out what shows an object")
         if not shown and from_slice is None:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
-            return self._join(source, planes, self._ask_everywhere(planes, asked, mode, progress), asked)
+            if context is None:
+                return self._join(source, planes, self._ask_everywhere(planes, asked, mode, progress), asked)
+            infer, frames = self.first_frames_inferer, _Pictures(planes, _colour)
+            seen = [infer(frames, self.network, sentence, mode, progress) for sentence in asked]
+            return self._join(source, planes, [join_prompts(slices) for slices in zip(*seen, strict=True)], asked)
         if chat:
             raise ConfigError("mode is 'chat', which takes sentences alone; leave out points, boxes, mask, from_slice")
         if shown and (from_slice is not None or len(asked) > 1):
             raise PromptError("points, boxes and mask show one object where it is; give one prompt, and no from_slice")
-        pictures = _Colours(planes)
+        pictures = _Pictures(planes, _colour)
         sentences: list[str | None] = [*asked]
         found = [
             self.stack_inferer(pictures, self.network, sentence, shown, from_slice, progress)
@@ -248,6 +266,86 @@ class Segmenter:
         ]
         results = [join_prompts(slices) for slices in zip(*found, strict=True)]
         return self._join(source, planes, results, asked or [""])
+
+    def predict_forward(
+        self,
+        image: Any = None,
+        video: Any = None,
+        text: str | Sequence[str] | None = None,
+        past_text: str | Sequence[str] = "",
+        mask_prompts: Sequence[Any] | None = None,
+        tokenizer: Any = None,
+        processor: Any = None,
+        *,
+        answer: str | None = None,
+    ) -> Any:
+        """Ask as users of the reference do: the same arguments, the same answer.
+
+        Args:
+            image: as for :func:`~monai_sa2va.data.read_image.read_image`; a list of images gives a list of answers,
+                each image asked by itself.
+            video: a list of frames, each as an image; an array (T, H, W, 3) of uint8; or a volume whose slices are the
+                frames. The language model sees the first five.
+            text: the question in the reference's markup, with ``<image>`` where the image or the video stands; of
+                several images one for all, or a list.
+            past_text: the turns before, with all their markup; of several images one for all, or a list.
+            mask_prompts: a list with one array (n, H, W) of masks: regions of the image that ``text`` may call region1,
+                region2 and so on; of several images a list with one array or ``None`` an image.
+            tokenizer: not needed; refused where it is not the network's.
+            processor: likewise, what brings a tokenizer.
+            answer: what is answered, where it is known; ``None`` generates it.
+
+        Returns:
+            ``{"prediction": str, "prediction_masks": list}``: the answer with its control tokens and what ended it, and
+            for each [SEG] in it bool masks (T, H, W) of the picture's size, T 1 for an image. Without image and video
+            there are no masks.
+
+        Raises:
+            ConfigError: when a tokenizer is not the network's.
+            DataError: when an image or a frame can't be used.
+            PromptError: when the question can't be asked so, or regions don't fit the image.
+        """
+        for given in (tokenizer, getattr(processor, "tokenizer", None)):
+            check_tokenizer(given, self.network.tokenizer)
+        if image is not None and video is not None:
+            raise PromptError("image and video are both given; ask about one of them")
+        if isinstance(image, (list, tuple)):
+            number = len(image)
+            texts, pasts = spread(text, number, "text"), spread(past_text, number, "past_text")
+            regions = [None] * number if mask_prompts is None else spread(mask_prompts, number, "mask_prompts")
+            return [
+                self.predict_forward(each, None, texts[i], pasts[i], None if masks is None else [masks], answer=answer)
+                for i, (each, masks) in enumerate(zip(image, regions, strict=True))
+            ]
+        if mask_prompts is not None and len(mask_prompts) != 1:
+            raise PromptError(f"mask_prompts has {len(mask_prompts)} entries; give a list with one (n, H, W) array")
+        found = self.first_frames_inferer.predict(
+            self._frames(image, video),
+            self.network,
+            text,  # type: ignore[arg-type]  # what is no text is refused there
+            past_text,  # type: ignore[arg-type]
+            None if mask_prompts is None else mask_prompts[0],
+            clip=video is not None,
+            answer=answer,
+        )
+        masks = [torch.stack(frames).numpy() for frames in zip(*(result.masks for result in found.frames), strict=True)]
+        return {"prediction": found.text, "prediction_masks": masks}
+
+    def _frames(self, image: Any, video: Any) -> Sequence[torch.Tensor]:
+        """One picture, the frames of a video, or none."""
+        if isinstance(video, np.ndarray) and video.ndim != 4:
+            raise DataError(f"video is an array of shape {video.shape}; expected (T, H, W, 3), or a list of frames")
+        if isinstance(video, (list, tuple, np.ndarray)):
+            return _Pictures(video, self._picture)
+        if video is not None:
+            return _Pictures(self._planes(read_image(video)), _colour)
+        return [] if image is None else [self._picture(image)]
+
+    def _picture(self, image: Any) -> torch.Tensor:
+        planes = self._planes(read_image(image))
+        if len(planes) != 1:
+            raise DataError(f"the image is a volume of {len(planes)} slices; give it as video, or one of its slices")
+        return _colour(planes[0])
 
     def _ask_everywhere(
         self, planes: MetaTensor, asked: list[str], mode: str, progress: Callable[[int, int], None] | None
@@ -325,17 +423,17 @@ def as_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
-class _Colours(Sequence[torch.Tensor]):
-    """Planes as pictures, made one at a time."""
+class _Pictures(Sequence[torch.Tensor]):
+    """Pictures (3, H, W), made one at a time."""
 
-    def __init__(self, planes: MetaTensor) -> None:
-        self._planes = planes
+    def __init__(self, items: Any, convert: Callable[[Any], torch.Tensor]) -> None:
+        self._items, self._convert = items, convert
 
     def __len__(self) -> int:
-        return len(self._planes)
+        return len(self._items)
 
     def __getitem__(self, index: Any) -> Any:
-        return _colour(self._planes[index])
+        return self._convert(self._items[index])
 
 
 def _colour(plane: torch.Tensor) -> torch.Tensor:

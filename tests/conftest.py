@@ -37,13 +37,47 @@ settings.register_profile(
 settings.load_profile("monai_sa2va")
 
 
-def _outside_folder(variable: str, default: Path) -> Path:
-    """The folder that an environment variable names, else the default; the test is skipped where it is absent."""
+# beside the checkout, where the variable isn't set
+OUTSIDE = {
+    "SA2VA_ORACLE_DIR": REPOSITORY.parent / "shared" / "oracle",
+    "SA2VA_DATA_DIR": REPOSITORY.parent / "shared" / "data",
+}
+
+
+def _outside_folder(variable: str) -> Path | str:
+    """The folder that an environment variable names, else the default; where it is absent, the reason to skip."""
     named = os.environ.get(variable)
-    folder = Path(named) if named else default
+    folder = Path(named) if named else OUTSIDE[variable]
     if not folder.is_dir():
-        pytest.skip(f"{variable} is {'set to ' + named if named else 'not set'} and no such folder is there")
+        return f"{variable} is {'set to ' + named if named else 'not set'} and no such folder is there"
     return folder.resolve()
+
+
+def _required_folder(variable: str) -> Path:
+    folder = _outside_folder(variable)
+    if isinstance(folder, str):
+        pytest.skip(folder)
+    return folder
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each case, or each checkpoint, of the oracle, whatever their number and names.
+
+    ``checkpoint_folder`` holds a ``config.json``; ``case_file`` is a safetensors file beside one, but for the weights.
+    """
+    wanted = {"case_file", "checkpoint_folder"} & set(metafunc.fixturenames)
+    if not wanted:
+        return
+    name = wanted.pop()
+    root = _outside_folder("SA2VA_ORACLE_DIR")
+    if isinstance(root, str):
+        metafunc.parametrize(name, [pytest.param(None, marks=pytest.mark.skip(reason=root))])
+        return
+    found = sorted(config.parent for config in root.rglob("config.json"))
+    if name == "case_file":
+        files = [file for folder in found for file in sorted(folder.glob("*.safetensors"))]
+        found = [file for file in files if not file.name.startswith("model")]
+    metafunc.parametrize(name, found, ids=[str(path.relative_to(root).with_suffix("")) for path in found])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,13 +98,13 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def oracle_dir() -> Path:
     """Reference numbers and tiny checkpoints: ``SA2VA_ORACLE_DIR``, else ``../shared/oracle`` beside the checkout."""
-    return _outside_folder("SA2VA_ORACLE_DIR", REPOSITORY.parent / "shared" / "oracle")
+    return _required_folder("SA2VA_ORACLE_DIR")
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Public images with their licences: ``SA2VA_DATA_DIR``, else ``../shared/data`` beside the checkout."""
-    return _outside_folder("SA2VA_DATA_DIR", REPOSITORY.parent / "shared" / "data")
+    return _required_folder("SA2VA_DATA_DIR")
 
 
 @pytest.fixture
@@ -107,6 +141,29 @@ def micro_config() -> Sa2VAConfig:
         answer_form="named",
         max_tiles=2,
     )
+
+
+@pytest.fixture(scope="session")
+def micro_qwens(micro_config: Sa2VAConfig) -> dict[str, Sa2VAConfig]:
+    """The same with Qwen's multimodal LLMs, by family: 2 to 24 tokens a picture."""
+    from dataclasses import replace
+
+    from monai_sa2va.config import TextConfig
+    from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig
+
+    size, pixels = (32, 2, 2, 48, 4), {"min_pixels": 2 * 64, "max_pixels": 24 * 64}
+    drawn = {"initializer_range": 0.2}
+    vision25 = Qwen25VisionConfig(*size, window_size=16, full_attention_layers=(1,), **drawn)
+    vision3 = Qwen3VisionConfig(*size, num_position_embeddings=16, deepstack_layers=(0, 1), **drawn)
+    shape = (267, 32, 2, 4, 2, 48, 512)
+    text25 = TextConfig("qwen2_5_vl_text", *shape, rope_scaling={"mrope_section": [2, 1, 1]}, **drawn)
+    text3 = TextConfig("qwen3_vl_text", *shape, rope_scaling={"mrope_section": [4, 2, 2]}, head_dim=16, **drawn)
+    return {
+        "qwen2_5_vl": replace(micro_config, family="qwen2_5_vl", vision=vision25, text=text25, **pixels),
+        "qwen3_vl": replace(
+            micro_config, family="qwen3_vl", vision=vision3, text=text3, seg_state="pre_norm", **pixels
+        ),
+    }
 
 
 @pytest.fixture(scope="session")

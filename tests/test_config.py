@@ -21,6 +21,7 @@ import pytest
 
 from monai_sa2va.config import GroundingConfig, Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig
 
 
 def _values(**changes: Any) -> dict[str, Any]:
@@ -73,7 +74,7 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
     ("changes", "message"),
     [
         ({"colour": 1}, "unknown configuration key colour; known: answer_form"),
-        ({"text__colour": 1}, r"unknown configuration key text\.colour; known: hidden_size"),
+        ({"text__colour": 1}, r"unknown configuration key text\.colour; known: head_dim"),
         ({"grounding__depth": 1}, r"unknown configuration key grounding\.depth"),
         ({"vision": {}}, "incomplete configuration vision: .*hidden_size"),
         ({"vision": None}, "vision is a NoneType; give a VisionConfig"),
@@ -95,7 +96,7 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
         ({"grounding__global_att_blocks": [8]}, r"global_att_blocks has 8; .*none that opens a stage \(0, 2, 8, 44\)"),
         ({"grounding__global_att_blocks": [48]}, "has 48; it must be one of 48 blocks"),
         ({"vision__norm_type": "batch_norm"}, r"vision\.norm_type is 'batch_norm'; allowed: layer_norm, rms_norm"),
-        ({"family": "llava"}, "family is 'llava'; allowed: internvl"),
+        ({"family": "llava"}, "family is 'llava'; allowed: internvl, qwen2_5_vl, qwen3_vl"),
         ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
         ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
         ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),
@@ -110,6 +111,56 @@ def test_refusals_name_the_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         Sa2VAConfig.from_dict(_values(**changes))
     assert str(error.value).startswith("[CONFIG] ")
+    assert "\n" not in str(error.value)
+
+
+def _qwen(name: str, **changes: Any) -> dict[str, Any]:
+    own = (
+        {"window_size": 112, "full_attention_layers": [0]}
+        if name == "qwen2_5_vl"
+        else {"num_position_embeddings": 16, "deepstack_layers": [0]}
+    )
+    values = _values(family=name, text__rope_scaling={"mrope_section": [4, 2, 2]}, vision__hidden_size=32)
+    values["vision"].update(own)
+    for key, value in changes.items():
+        part, _, inner = key.rpartition("__")
+        (values[part] if part else values)[inner] = value
+    return values
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "qwen3_vl"])
+def test_qwens_families(name: str) -> None:
+    config = Sa2VAConfig.from_dict(_qwen(name))
+    assert isinstance(config.vision, Qwen25VisionConfig if name == "qwen2_5_vl" else Qwen3VisionConfig)
+    side = 14 if name == "qwen2_5_vl" else 16
+    assert (config.vision.patch_size, config.vision.token_side) == (side, 2 * side)
+    assert (config.min_pixels, config.max_pixels) == (401408, 1605632)
+    # four patches make a token, and each token counts as a tile
+    assert (config.tokens_per_tile, config.rows_per_tile) == (1, 4)
+    assert Sa2VAConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("qwen2_5_vl", {"vision__image_size": 448}, r"unknown configuration key vision\.image_size"),
+        ("qwen2_5_vl", {"vision": VisionConfig(32, 1, 2, 64)}, "vision is a VisionConfig; give a Qwen25VisionConfig"),
+        ("qwen3_vl", {"vision__hidden_size": 36}, r"vision\.hidden_size 36 is no positive multiple of 8"),
+        ("qwen3_vl", {"vision__merge_size": 0}, r"vision\.merge_size 0 is no positive multiple of 1"),
+        ("qwen3_vl", {"vision__num_position_embeddings": 8}, "num_position_embeddings is 8; give a square number"),
+        ("qwen3_vl", {"vision__deepstack_layers": [1]}, "deepstack_layers has 1; there are 1 layers, counted from 0"),
+        ("qwen2_5_vl", {"vision__full_attention_layers": [-1]}, "full_attention_layers has -1"),
+        ("qwen2_5_vl", {"vision__window_size": 100}, r"vision\.window_size 100 is no positive multiple of 28"),
+        ("qwen2_5_vl", {"min_pixels": 783}, "min_pixels is 783 and max_pixels 1605632; give 784 or more"),
+        ("qwen3_vl", {"max_pixels": 401407}, "min_pixels is 401408 and max_pixels 401407"),
+        ("qwen3_vl", {"text__rope_scaling": None}, r"has the mrope_section \[\]; give three numbers that add up to 8"),
+        ("qwen3_vl", {"text__head_dim": 32}, r"mrope_section \[4, 2, 2\]; .* add up to 16"),
+        ("qwen2_5_vl", {"text__head_dim": 16}, r"text\.head_dim is 16, which qwen2_5_vl doesn't have"),
+    ],
+)
+def test_refusals_of_qwens_families(name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        Sa2VAConfig.from_dict(_qwen(name, **changes))
     assert "\n" not in str(error.value)
 
 

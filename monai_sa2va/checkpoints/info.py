@@ -27,10 +27,13 @@ from safetensors import SafetensorError, safe_open
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["INFO_KEY", "ModelInfo", "read_info", "stored"]
+__all__ = ["INFO_KEY", "WEIGHT_FILES", "ModelInfo", "checkpoint_file", "read_info", "stored"]
 
 INFO_KEY = "info"
 """Where a checkpoint holds its information: a key beside ``"model"``, or the JSON of a safetensors file's metadata."""
+
+WEIGHT_FILES = ("model.safetensors", "model.pt")
+"""Names of the file of weights in the folder of a checkpoint of this package."""
 
 _PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
 
@@ -87,6 +90,30 @@ def _given(value: Any) -> Any:
     return {key: v for key, v in value.items() if key not in _PRESENCE} if isinstance(value, Mapping) else value
 
 
+def checkpoint_file(path: str | os.PathLike[str]) -> Path:
+    """The file of a checkpoint: itself, or the one in the folder of a converted checkpoint.
+
+    Raises:
+        CheckpointError: when there is none, or the folder is one of an official checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if (path / "config.json").exists():
+            raise CheckpointError(
+                f"{path.name} is the folder of a Hugging Face checkpoint; make it one of this package's first: "
+                "monai-sa2va convert SRC DST --to bundle"
+            )
+        found = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"the folder {path.name!r} holds {len(found)} of {' and '.join(WEIGHT_FILES)}; name the file itself"
+            )
+        return found[0]
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+    return path
+
+
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint says of itself; empty where it holds weights alone.
 
@@ -96,9 +123,7 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         CheckpointError: when the file is missing or can't be read.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+    path = checkpoint_file(path)
     try:
         if path.suffix.lower() == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -111,7 +136,17 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{path.name} can't be read as a checkpoint: it is damaged, or none") from error
     if not isinstance(info, Mapping):
         raise CheckpointError(f"{path.name} holds a {type(info).__name__} under {INFO_KEY!r}; a dictionary is expected")
-    return dict(info)
+    return _with_tokenizer(dict(info), path.parent)
+
+
+def _with_tokenizer(info: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A tokenizer that lies beside the checkpoint is named relative to it, so that the folder may be moved."""
+    config = info.get("config")
+    if isinstance(config, Mapping) and isinstance(config.get("tokenizer"), str):
+        beside = folder / config["tokenizer"]
+        if config["tokenizer"] != "bytes" and beside.is_dir():
+            return {**info, "config": {**config, "tokenizer": os.path.abspath(beside)}}
+    return info
 
 
 def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:
@@ -126,4 +161,4 @@ def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:
     Raises:
         CheckpointError: when the file can't be read.
     """
-    return read_info(path).get(key, default) if Path(path).is_file() else default
+    return read_info(path).get(key, default) if Path(path).exists() else default

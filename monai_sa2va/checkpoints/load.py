@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,11 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from monai_sa2va.checkpoints.fit import check_fit
+from monai_sa2va.checkpoints.info import checkpoint_file
 from monai_sa2va.errors import CheckpointError
 
 __all__ = ["load_weights", "read_weights"]
 
-_SHOWN = 3
 _SAFETENSORS = ".safetensors"
 _NO_WEIGHTS = (
     "it is damaged, or holds more than tensors, and code in it is never run; "
@@ -42,7 +43,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
     Args:
         path: a ``.safetensors`` file, or what ``torch.save`` wrote: a state dictionary, or a dictionary that holds one
-            under ``"model"``, as MONAI's ``CheckpointSaver`` writes it.
+            under ``"model"``, as MONAI's ``CheckpointSaver`` writes it. Or the folder of a converted checkpoint.
 
     Returns:
         Tensors on the CPU, by parameter name.
@@ -50,9 +51,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     Raises:
         CheckpointError: when the file is missing, unreadable, or holds something else.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+    path = checkpoint_file(path)
     try:
         if path.suffix.lower() == _SAFETENSORS:
             content: Any = load_file(path)
@@ -88,27 +87,11 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     """
     weights = read_weights(path)
     own = network.state_dict()
-    faults = [
-        _listed("missing", sorted(own.keys() - weights.keys())),
-        _listed("unexpected", sorted(weights.keys() - own.keys())),
-        _listed(
-            "of another shape",
-            [
-                f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
-                for key in sorted(own.keys() & weights.keys())
-                if own[key].shape != weights[key].shape
-            ],
-        ),
-    ]
-    if any(faults):
-        raise CheckpointError(
-            f"{Path(path).name} doesn't fit this network: {'; '.join(filter(None, faults))}. "
-            "Give the checkpoint that was trained with this bundle's network_def"
-        )
+    check_fit(
+        {key: value.shape for key, value in own.items()},
+        {key: value.shape for key, value in weights.items()},
+        Path(path).name,
+        "Give the checkpoint that was trained with this bundle's network_def",
+    )
     network.load_state_dict(weights)
     return network
-
-
-def _listed(what: str, keys: Sequence[str]) -> str:
-    shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-    return f"{len(keys)} keys {what} ({shown})" if keys else ""

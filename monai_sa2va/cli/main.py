@@ -37,6 +37,7 @@ VERBS = {
     "datalist": "Make a datalist from a folder of images and a folder of masks.",
     "phantoms": "Write made images with known structures, to try things on.",
     "check": "Check data, checkpoint, settings and machine before a run.",
+    "convert": "Turn an official checkpoint into one of this package, and back.",
     "info": "Show versions, devices and the bundle in use.",
 }
 

@@ -36,10 +36,10 @@ def sa2va_collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             the same for all frames of the sample, or (frames, N, H, W).
 
     Returns:
-        ``pixel_values`` (tiles of the batch, 3, t, t) and ``g_pixel_values`` (frames of the batch, 3, S, S) one after
-        another; ``input_ids``, ``labels`` and ``attention_mask`` (B, L), padded on the right; ``gt_masks``
-        (frames of the batch, N, H, W) uint8 with N the largest number of objects; ``frames_per_batch``; every other
-        entry as a list.
+        ``pixel_values`` (tiles of the batch, 3, t, t), ``g_pixel_values`` (frames of the batch, 3, S, S) and, where
+        there is one, ``image_grid_thw`` (pictures of the batch, 3), one sample after another; ``input_ids``,
+        ``labels`` and ``attention_mask`` (B, L), padded on the right; ``gt_masks`` (frames of the batch, N, H, W)
+        uint8 with N the largest number of objects; ``frames_per_batch``; every other entry as a list.
 
     Raises:
         DataError: when there is no sample, an entry is missing in some of them, or ground-truth masks have unequal
@@ -52,7 +52,7 @@ def sa2va_collate(samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if odd:
             raise DataError(f"sample {number} of the batch and the others don't all have {min(map(str, odd))!r}")
     batch: dict[str, Any] = {key: [sample[key] for sample in samples] for key in samples[0]}
-    for key in (Keys.PIXEL_VALUES, Keys.GROUNDING_PIXEL_VALUES):
+    for key in {Keys.PIXEL_VALUES, Keys.GROUNDING_PIXEL_VALUES, Keys.IMAGE_GRID} & set(batch):
         batch[key] = torch.cat([torch.as_tensor(value) for value in batch[key]])
     batch[Keys.FRAMES_PER_BATCH] = [int(frames) for frames in batch[Keys.FRAMES_PER_BATCH]]
     ids = batch[Keys.INPUT_IDS]

@@ -16,25 +16,47 @@ from __future__ import annotations
 import os
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.transforms.chat import CHAT_TEMPLATES
 
-__all__ = ["BASE_TOKENS", "IMAGE_TOKENS", "SA2VA_TOKENS", "byte_tokenizer", "load_tokenizer"]
+__all__ = [
+    "BASE_TOKENS",
+    "IMAGE_TOKENS",
+    "QWEN_IMAGE_TOKENS",
+    "SA2VA_TOKENS",
+    "byte_tokenizer",
+    "load_tokenizer",
+    "picture_tokens",
+]
 
 IMAGE_TOKENS = ("<img>", "</img>", "<IMG_CONTEXT>")
-"""Tokens that stand for a picture."""
+"""What opens, closes and fills a picture's place in InternVL's tokenizers."""
 
-BASE_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>", *IMAGE_TOKENS)
-"""Control tokens of the MLLM's own tokenizer that the byte-level one repeats."""
+QWEN_IMAGE_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+"""The same in those of Qwen's vision models."""
+
+_TEXT_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|im_start|>")
+
+BASE_TOKENS = (*_TEXT_TOKENS, *IMAGE_TOKENS)
+"""Control tokens of InternVL's own tokenizer that the byte-level one repeats."""
 
 SA2VA_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")
 """Tokens that Sa2VA adds, in the official order."""
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
+def picture_tokens(family: str) -> tuple[str, str, str]:
+    """What opens, closes and fills a picture's place in the tokenizer of a family of MLLMs."""
+    return IMAGE_TOKENS if family == "internvl" else QWEN_IMAGE_TOKENS
+
+
+def byte_tokenizer(family: str = "internvl") -> PreTrainedTokenizerFast:
     """Byte-level tokenizer without merges: 256 bytes, then the control tokens. Any language, no files.
+
+    Args:
+        family: of MLLM, whose tokens for pictures it has.
 
     Returns:
         A tokenizer of 267 tokens; ``<|im_end|>`` ends an answer, ``<|endoftext|>`` pads.
@@ -45,7 +67,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     # before transformers adds what ends and pads, in an order of its own
-    core.add_special_tokens(list(BASE_TOKENS + SA2VA_TOKENS))
+    core.add_special_tokens([*_TEXT_TOKENS, *picture_tokens(family), *SA2VA_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         eos_token="<|im_end|>",
@@ -58,22 +80,27 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
     """The tokenizer of a configuration, checked against what Sa2VA needs.
 
+    Its end of sequence is always set: to what ends an answer in the chat template where it has none.
+
     Raises:
         ConfigError: when the folder holds no tokenizer, a needed token is missing or isn't marked special (so that a
             user could type it), or the tokenizer has more tokens than the language model.
     """
     if config.tokenizer == "bytes":
-        tokenizer: PreTrainedTokenizerBase = byte_tokenizer()
+        tokenizer: PreTrainedTokenizerBase = byte_tokenizer(config.family)
     elif os.path.isdir(config.tokenizer):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer, local_files_only=True, trust_remote_code=False)
+            # an empty configuration: the folder's config.json may be one that transformers doesn't know
+            tokenizer = AutoTokenizer.from_pretrained(
+                config.tokenizer, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"tokenizer {config.tokenizer!r} can't be read: {reason}") from error
     else:
         raise ConfigError(f"tokenizer is {config.tokenizer!r}; expected 'bytes' or the folder of a tokenizer")
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    missing = [token for token in IMAGE_TOKENS + SA2VA_TOKENS if token not in special]
+    missing = [token for token in picture_tokens(config.family) + SA2VA_TOKENS if token not in special]
     if missing:
         raise ConfigError(
             f"tokenizer {config.tokenizer!r} lacks the special token {', '.join(missing)}: it is no Sa2VA tokenizer"
@@ -82,4 +109,12 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
         raise ConfigError(
             f"tokenizer {config.tokenizer!r} has {len(tokenizer)} tokens, text.vocab_size is {config.text.vocab_size}"
         )
+    if tokenizer.eos_token_id is None:
+        # without an end a chat would go on to its last token
+        template = CHAT_TEMPLATES.get(config.template)
+        if template is None or template.suffix not in special:
+            raise ConfigError(
+                f"tokenizer {config.tokenizer!r} has no end of sequence; set eos_token in its tokenizer_config.json"
+            )
+        tokenizer.eos_token = template.suffix
     return tokenizer

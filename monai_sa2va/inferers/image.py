@@ -26,11 +26,11 @@ from torch.nn.utils.rnn import pad_sequence
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.presence import Presence
+from monai_sa2va.inferers.tracking import full_size_masks
 from monai_sa2va.networks.chat import Reply, check_max_new_tokens, generate_reply
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
 from monai_sa2va.transforms.picture import to_picture
-from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
 
 __all__ = ["MODES", "ImageInferer", "ImageResult", "check_mode", "check_prompts"]
@@ -137,8 +137,9 @@ class ImageInferer(Inferer):
             encoding = network.encode_image(
                 sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
+                sample.get(Keys.IMAGE_GRID),
             )
-            n_tiles = len(sample[Keys.PIXEL_VALUES])
+            n_tiles = network.processor.n_tiles(sample)
             if mode == "chat":
                 told, known, replies = self._chat(network, encoding, asked, n_tiles, replies)
             else:
@@ -189,21 +190,16 @@ class ImageInferer(Inferer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
         masks, presence, ious = [], [], []
-        side = network.config.grounding.image_size
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
             ids = pad_sequence(list(part), batch_first=True).to(network.device)
             attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(network.device)
             _, found = network.segment(encoding, ids, attended)
-            # one at a time: full-size logits of all objects would need far more memory than the network
-            for low_res in found.masks.float():
-                masks.append(binarize(upsample_mask_logits(low_res[None], side, size))[0].cpu())
+            masks.append(full_size_masks(network, found.masks, size))
             presence.append(self.presence(network, found.object_scores))
             ious.append(found.iou_scores.float().flatten().cpu())
-        # chat may have answered without any object
-        empty = torch.zeros((0, *size), dtype=torch.bool)
-        return torch.stack(masks) if masks else empty, torch.cat(presence), torch.cat(ious)
+        return torch.cat(masks), torch.cat(presence), torch.cat(ious)
 
 
 def check_mode(mode: str) -> str:

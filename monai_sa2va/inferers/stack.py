@@ -27,6 +27,7 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.inferers.presence import Presence
+from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.naming import answer_ids, find_objects
@@ -34,7 +35,6 @@ from monai_sa2va.networks.prompts import GroundingPrompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.networks.sam2 import DecodedMasks
 from monai_sa2va.transforms.picture import to_picture
-from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
 
 __all__ = ["OBJECT_NAME", "StackInferer", "join_prompts", "show_object"]
@@ -137,8 +137,8 @@ class _Run:
         presence: Presence,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.network, self.slices, self.bank, self.presence, self.progress = network, slices, bank, presence, progress
-        self.sam2 = network.grounding_encoder.sam2_model
+        self.network, self.slices, self.presence, self.progress = network, slices, presence, progress
+        self.tracker = ObjectTracker(network, bank)
         self.names: list[str] = []
         self.answer = ""
         self.results: dict[int, ImageResult] = {}
@@ -153,52 +153,40 @@ class _Run:
                 f"the prompt names {len(base)} objects ({', '.join(self.names)}), and what is shown by clicks, box or "
                 "mask is one; ask for one at a time"
             )
-        maps = self._encode(sample[Keys.GROUNDING_PIXEL_VALUES], len(base))
-        features = self.sam2.without_memory(maps)
+        maps = self.tracker.encode(sample[Keys.GROUNDING_PIXEL_VALUES], len(base))
+        features = self.tracker.sam2.without_memory(maps)
         size = (picture.height, picture.width)
         if visual is None:
-            decoded = self.sam2.decode(features, base)
+            decoded = self.tracker.sam2.decode(features, base)
         else:
             decoded = show_object(self.network, features, base, visual, size)
         self._keep(number, decoded, size, certain=visual is not None)
-        logits, _ = decoded.best()
-        self.bank.condition(number, self.sam2.remember(maps[-1], logits, decoded.object_scores, decoded.pointers))
+        self.tracker.condition(number, maps, decoded)
 
     def carry(self, number: int, reverse: bool) -> None:
         """Draw the objects in a slice from memory, and remember it."""
         picture = to_picture(self.slices[number])
         pixels = self.network.processor.grounding_image(picture).unsqueeze(0)
-        maps = self._encode(pixels, len(self.names))
-        conditioned = self.sam2.attend(maps[-1], self.bank.entries(number, reverse))
-        nothing = GroundingPrompts.empty(len(self.names), self.network.device, maps[-1].dtype)
-        decoded = self.sam2.decode([*maps[:-1], conditioned], nothing)
+        decoded = self.tracker.carry(number, self.tracker.encode(pixels, len(self.names)), reverse)
         self._keep(number, decoded, (picture.height, picture.width), certain=False)
-        logits, _ = decoded.best()
-        memory = self.sam2.remember(maps[-1], logits, decoded.object_scores, decoded.pointers)
-        self.bank.add(number, memory, reverse)
 
     def _language(self, sample: Mapping[str, Any], prompt: str | None) -> GroundingPrompts:
         network = self.network
         if prompt is None:
             self.names = [OBJECT_NAME]
             return GroundingPrompts.empty(1, network.device, network.dtype)
-        tokens = network.mllm.encode_image(sample[Keys.PIXEL_VALUES].to(network.device, network.dtype))
+        pixels = sample[Keys.PIXEL_VALUES].to(network.device, network.dtype)
+        tokens = network.mllm.encode_image(pixels, sample.get(Keys.IMAGE_GRID))
         # the first slice's reading holds for all
         names = self.names or find_objects(network, tokens, prompt)
-        ids, self.answer = answer_ids(network, prompt, names, len(sample[Keys.PIXEL_VALUES]))
+        ids, self.answer = answer_ids(network, prompt, names, network.processor.n_tiles(sample))
         ids = ids.unsqueeze(0).to(network.device)
         self.names = list(names)
         return GroundingPrompts.of_language(network.language_embeddings(tokens, ids, torch.ones_like(ids)))
 
-    def _encode(self, pixels: torch.Tensor, objects: int) -> list[torch.Tensor]:
-        maps = self.network.grounding_encoder.encode(pixels.to(self.network.device, self.network.dtype))
-        return [level.expand(objects, -1, -1, -1) for level in maps]
-
     def _keep(self, number: int, decoded: DecodedMasks, size: tuple[int, int], certain: bool) -> None:
-        side = self.network.config.grounding.image_size
         logits, ious = decoded.best()
-        # one at a time: full-size logits of all objects would need far more memory than the network
-        masks = torch.stack([binarize(upsample_mask_logits(low[None], side, size))[0].cpu() for low in logits.float()])
+        masks = full_size_masks(self.network, logits, size)
         presence = self.presence(self.network, decoded.object_scores)
         threshold = self.presence.threshold_of(self.network)
         if threshold is not None and not certain:

@@ -64,13 +64,20 @@ class MemoryBank:
         recent: last frames of a direction whose masks are attended to, 1 to 6.
         pointers: last frames of a direction whose object pointers are attended to, at least ``recent``.
         capacity: conditioned frames that are kept; beyond, the one nearest to another is forgotten.
+        dtype: floating point type that features are kept in, bfloat16 as in the reference; ``None`` keeps their own.
+            Pointers keep theirs.
 
     Raises:
-        ConfigError: when a number is out of its range.
+        ConfigError: when a number is out of its range, or the type is none of floating point.
     """
 
     def __init__(
-        self, max_conditioned: int | None = 4, recent: int = 6, pointers: int = 15, capacity: int = 32
+        self,
+        max_conditioned: int | None = 4,
+        recent: int = 6,
+        pointers: int = 15,
+        capacity: int = 32,
+        dtype: torch.dtype | None = None,
     ) -> None:
         if max_conditioned is not None and max_conditioned < 2:
             raise ConfigError(f"max_conditioned is {max_conditioned}; give at least 2, or null for all")
@@ -80,7 +87,10 @@ class MemoryBank:
             raise ConfigError(f"pointers is {pointers}; give at least recent, {recent}")
         if capacity < max(max_conditioned or 0, 2):
             raise ConfigError(f"capacity is {capacity}; give at least 2, and no less than max_conditioned")
+        if dtype is not None and not dtype.is_floating_point:
+            raise ConfigError(f"dtype is {dtype}; give a floating point type, or null for the features' own")
         self.max_conditioned, self.recent, self.pointers, self.capacity = max_conditioned, recent, pointers, capacity
+        self.dtype = dtype
         self._conditioned: dict[int, Memory] = {}
         self._last: dict[bool, dict[int, Memory]] = {False: {}, True: {}}
 
@@ -102,7 +112,7 @@ class MemoryBank:
         self._check(memory)
         for last in self._last.values():
             last.pop(frame, None)
-        self._conditioned[frame] = memory
+        self._conditioned[frame] = self._kept(memory)
         if len(self._conditioned) > self.capacity:
             others = [number for number in self._conditioned if number != frame]
             del self._conditioned[min(others, key=self._nearest)]
@@ -119,7 +129,7 @@ class MemoryBank:
             DataError: when the memory is of another number of objects.
         """
         self._check(memory)
-        self._last[reverse][frame] = memory
+        self._last[reverse][frame] = self._kept(memory)
         kept: dict[int, Memory] = {}
         for number, known in self._last[reverse].items():
             behind = number - frame if reverse else frame - number
@@ -159,6 +169,11 @@ class MemoryBank:
                 features = memory.features if distance <= self.recent else None
                 found.append(MemoryEntry(distance, features, memory.pointers))
         return found
+
+    def _kept(self, memory: Memory) -> Memory:
+        if self.dtype is None or memory.features is None:
+            return memory
+        return memory._replace(features=memory.features.to(self.dtype))
 
     def _nearest(self, frame: int) -> int:
         return min(abs(frame - other) for other in self._conditioned if other != frame)

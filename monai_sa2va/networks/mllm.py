@@ -9,13 +9,14 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The multimodal language model behind one small interface; InternVL is its first member."""
+"""The multimodal language model behind one small interface, and InternVL, its first member."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
@@ -24,8 +25,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from monai_sa2va.config import Sa2VAConfig, TextConfig
+from monai_sa2va.config import Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.networks.qwen import Qwen3VL, Qwen25VL
 
 __all__ = ["InternVL", "MultimodalLLM", "build_mllm"]
 
@@ -33,19 +35,36 @@ _TEXT_CONFIGS = {"qwen2": Qwen2Config, "llama": LlamaConfig}
 
 
 class MultimodalLLM(Protocol):
-    """What Sa2VA needs of a multimodal language model, whatever its family."""
+    """What Sa2VA needs of a multimodal language model, whatever its family.
 
-    def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """(tiles, 3, t, t) float -> (tiles * tokens per tile, D) features in the language model's width."""
+    What :meth:`encode_image` and :meth:`embed` give is a family's own: InternVL's are tensors, Qwen's hold rows and
+    columns besides. Only the same family's methods look inside; everybody may take the ``len`` of the first, its
+    number of image tokens.
+    """
 
-    def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
-        """(B, L) int64 ids, with image features put at the image tokens in order -> (B, L, D)."""
+    def vision(self) -> nn.Module:
+        """The vision tower; the language model is ``model.language_model`` in every family."""
 
-    def hidden_states(self, embeddings: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """(B, L, D) embeddings -> (B, L, D) states, of the layer whose [SEG] state the checkpoint was trained on."""
+    def encode_image(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None) -> Any:
+        """Pictures as the family's processor gives them -> their image tokens."""
+
+    def repeat(self, image_tokens: Any, times: int) -> Any:
+        """Image tokens of a picture -> those of as many rows of a batch that all show it."""
+
+    def with_regions(self, image_tokens: Any, regions: torch.Tensor) -> Any:
+        """Image tokens of a picture and (n, s, s) bool -> the same, followed by those of its n regions."""
+
+    def embed(self, input_ids: torch.Tensor, image_tokens: Any) -> Any:
+        """(B, L) int64 ids, with the image tokens in their places in order -> what the language model reads."""
+
+    def hidden_states(self, embedded: Any, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """What it reads -> (B, L, D) states, of the layer whose [SEG] state the checkpoint was trained on."""
+
+    def read(self, embedded: Any, cache: Any, position: int) -> tuple[torch.Tensor, Any, int]:
+        """The same of one row, read on with a cache -> states (1, L, D), the cache, the next token's position."""
 
     def vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
-        """(..., D) states after the final norm -> (..., vocabulary)."""
+        """(..., D) states as those two give them -> (..., vocabulary)."""
 
 
 class InternVL(InternVLForConditionalGeneration):
@@ -59,18 +78,26 @@ class InternVL(InternVLForConditionalGeneration):
     def __init__(self, config: Sa2VAConfig, image_token_id: int) -> None:
         super().__init__(_internvl_config(config, image_token_id))
 
-    def encode_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
+    def vision(self) -> nn.Module:
+        """The vision tower."""
+        tower: nn.Module = self.model.vision_tower
+        return tower
+
+    def encode_image(self, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None) -> torch.Tensor:
         """Encode tiles.
 
         Args:
             pixel_values: (tiles, 3, t, t) float, normalised.
+            image_grid_thw: of other families; ``None``, as tiles have none.
 
         Returns:
             (tiles * tokens per tile, D).
 
         Raises:
-            DataError: when the tiles are not t x t.
+            DataError: when the tiles are not t x t, or there is a grid.
         """
+        if image_grid_thw is not None:
+            raise DataError("the batch holds image_grid_thw, which InternVL doesn't take; use its own processor")
         height, width = self.config.vision_config.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, height, width):
             raise DataError(
@@ -78,6 +105,23 @@ class InternVL(InternVLForConditionalGeneration):
             )
         features: torch.Tensor = self.model.get_image_features(pixel_values, return_dict=True).pooler_output
         return features.flatten(0, 1)
+
+    def repeat(self, image_tokens: torch.Tensor, times: int) -> torch.Tensor:
+        """The same picture several times, for as many rows of a batch."""
+        return image_tokens.repeat(times, 1)
+
+    def with_regions(self, image_tokens: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """Image tokens of a picture, followed by those that regions of it cover.
+
+        Args:
+            image_tokens: (image tokens, D) of one picture; its last tile shows the whole of it.
+            regions: (n, s, s) bool, s image tokens along a side of a tile.
+
+        Returns:
+            (image tokens and tokens of all regions, D): by region, then row by row.
+        """
+        whole = image_tokens[-regions[0].numel() :]
+        return torch.cat([image_tokens, *(whole[region.flatten().to(whole.device)] for region in regions)])
 
     def embed(self, input_ids: torch.Tensor, image_features: torch.Tensor | None) -> torch.Tensor:
         """Embed tokens and put the image features at the image tokens, in order.
@@ -116,20 +160,36 @@ class InternVL(InternVLForConditionalGeneration):
         ).last_hidden_state
         return states
 
+    def read(self, embeddings: torch.Tensor, cache: Any, position: int) -> tuple[torch.Tensor, Any, int]:
+        """Read on, with what was read before in the cache.
+
+        Args:
+            embeddings: (1, L, D).
+            cache: as the last call gave it, ``None`` at the beginning.
+            position: of the first token, as the last call gave it, 0 at the beginning.
+
+        Returns:
+            States (1, L, D), the cache, and the position of the token that follows.
+        """
+        output = self.model.language_model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state, output.past_key_values, position + embeddings.shape[1]
+
     def vocabulary_logits(self, states: torch.Tensor) -> torch.Tensor:
         """Scores over the vocabulary, (..., D) -> (..., vocabulary)."""
         logits: torch.Tensor = self.lm_head(states)
         return logits
 
 
-def build_mllm(config: Sa2VAConfig, image_token_id: int) -> InternVL:
+def build_mllm(config: Sa2VAConfig, image_token_id: int) -> InternVL | Qwen25VL | Qwen3VL:
     """Build the randomly initialised MLLM of a configuration's family.
 
     Raises:
-        ConfigError: for a family, language model or state of [SEG] that this version doesn't know.
+        ConfigError: for a language model or state of [SEG] that the family doesn't have.
     """
-    if config.family != "internvl":
-        raise ConfigError(f"family is {config.family!r}; this version builds internvl")
+    if config.family == "qwen2_5_vl":
+        return Qwen25VL(config, image_token_id)
+    if config.family == "qwen3_vl":
+        return Qwen3VL(config, image_token_id)
     if config.seg_state != "post_norm":
         raise ConfigError(f"seg_state is {config.seg_state!r}; InternVL's [SEG] state is the one post_norm")
     return InternVL(config, image_token_id)
@@ -137,6 +197,7 @@ def build_mllm(config: Sa2VAConfig, image_token_id: int) -> InternVL:
 
 def _internvl_config(config: Sa2VAConfig, image_token_id: int) -> InternVLConfig:
     vision = config.vision
+    assert isinstance(vision, VisionConfig)
     result = InternVLConfig(
         vision_config=InternVLVisionConfig(
             hidden_size=vision.hidden_size,

@@ -18,7 +18,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from monai.networks.utils import eval_mode
@@ -56,7 +56,7 @@ _CHARACTER = re.compile(rf"[{_UNPARTED}][{_MARKS}]*|[^{_UNPARTED}]+")
 _HAS_UNPARTED = re.compile(f"[{_UNPARTED}]")
 
 
-def find_objects(network: Sa2VA, image_tokens: torch.Tensor, text: str) -> list[str]:
+def find_objects(network: Sa2VA, image_tokens: Any, text: str) -> list[str]:
     """Names of the structures that a prompt asks for, one an object.
 
     They are read by the grammar; where that leaves the sentence alone, by the language model
@@ -64,7 +64,7 @@ def find_objects(network: Sa2VA, image_tokens: torch.Tensor, text: str) -> list[
 
     Args:
         network: left in the mode (training or evaluation) that it is in; no gradient is kept.
-        image_tokens: (image tokens, D) of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
+        image_tokens: of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
         text: the user's sentence.
 
     Raises:
@@ -83,14 +83,16 @@ def find_objects(network: Sa2VA, image_tokens: torch.Tensor, text: str) -> list[
     return names
 
 
-def answer_ids(network: Sa2VA, text: str, names: Sequence[str], n_tiles: int) -> tuple[torch.Tensor, str]:
+def answer_ids(
+    network: Sa2VA, text: str, names: Sequence[str], n_tiles: int | Sequence[int]
+) -> tuple[torch.Tensor, str]:
     """A prompt with its known answer, one [SEG] a name.
 
     Args:
         network: whose form of answers and chat template are taken.
         text: the user's sentence.
         names: of the objects.
-        n_tiles: tiles of the picture, the thumbnail counted.
+        n_tiles: tiles of the picture, the thumbnail counted; of several pictures a list.
 
     Returns:
         Token ids (L,) int64, and the answer as text.
@@ -153,7 +155,7 @@ def _runs(parts: Sequence[tuple[int, int]], text: str, longest: int) -> Iterator
             yield start, parts[last][1]
 
 
-def read_phrases(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_objects: int = 8) -> list[str]:
+def read_phrases(network: Sa2VA, image_tokens: Any, text: str, max_objects: int = 8) -> list[str]:
     """Let the language model say which words of a sentence name the structures that it asks for.
 
     The answer is forced to begin with "Sure, <p>". Of all runs of words that the sentence has (see :func:`spans`) the
@@ -163,7 +165,7 @@ def read_phrases(network: Sa2VA, image_tokens: torch.Tensor, text: str, max_obje
 
     Args:
         network: whose answers name their objects (``answer_form`` ``"named"``); in evaluation mode.
-        image_tokens: (image tokens, D) of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
+        image_tokens: of the picture, from :meth:`~monai_sa2va.networks.sa2va.Sa2VA.encode_image`.
         text: the user's sentence.
         max_objects: most names; the model's others are left out.
 

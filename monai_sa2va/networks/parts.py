@@ -23,11 +23,15 @@ from monai_sa2va.errors import ConfigError
 
 __all__ = ["PARTS", "freeze", "part_of", "trainable_summary", "weights_hash"]
 
+_QWEN = "mllm.model.visual."
 _SAM2 = "grounding_encoder.sam2_model."
 
 PARTS: dict[str, tuple[str, ...]] = {
-    "vision_tower": ("mllm.model.vision_tower.",),
-    "multi_modal_projector": ("mllm.model.multi_modal_projector.",),
+    "vision_tower": (
+        "mllm.model.vision_tower.",
+        *(f"{_QWEN}{name}." for name in ("patch_embed", "pos_embed", "blocks")),
+    ),
+    "multi_modal_projector": ("mllm.model.multi_modal_projector.", _QWEN),
     "embeddings": ("mllm.model.language_model.embed_tokens.", "mllm.lm_head."),
     "language_model": ("mllm.model.language_model.",),
     "text_hidden_fcs": ("text_hidden_fcs.",),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from monai_sa2va.config import GroundingConfig, Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.qwen_config import Qwen3VisionConfig, Qwen25VisionConfig
 
 __all__ = ["PRESETS", "get_preset"]
 
@@ -52,6 +53,26 @@ def _internlm2(hidden: int, layers: int, heads: int, kv_heads: int, intermediate
 
 def _official(name: str, template: str, text: TextConfig, vision: VisionConfig = _INTERNVIT_300M) -> Sa2VAConfig:
     return Sa2VAConfig(name=name, vision=vision, text=text, template=template)
+
+
+def _qwen2_5_vl(name: str, hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int) -> Sa2VAConfig:
+    return Sa2VAConfig(
+        name=name,
+        family="qwen2_5_vl",
+        vision=Qwen25VisionConfig(1280, 32, 16, 3420),
+        text=TextConfig(
+            "qwen2_5_vl_text",
+            # 151665 tokens of Qwen2.5-VL's tokenizer and the five that Sa2VA adds
+            151670,
+            hidden,
+            layers,
+            heads,
+            kv_heads,
+            intermediate,
+            max_position_embeddings=128000,
+            rope_scaling={"mrope_section": [16, 24, 24]},
+        ),
+    )
 
 
 PRESETS: dict[str, Sa2VAConfig] = {
@@ -146,10 +167,32 @@ PRESETS: dict[str, Sa2VAConfig] = {
         _official("internvl3_2b", "qwen_chat", _qwen2(1536, 28, 12, 2, 8960)),
         _official("internvl3_8b", "qwen_chat", _qwen2(3584, 28, 28, 4, 18944)),
         _official("internvl3_14b", "qwen_chat", _qwen2(5120, 48, 40, 8, 13824)),
+        _qwen2_5_vl("qwen2_5_vl_3b", 2048, 36, 16, 2, 11008),
+        _qwen2_5_vl("qwen2_5_vl_7b", 3584, 28, 28, 4, 18944),
+        Sa2VAConfig(
+            name="qwen3_vl_4b",
+            family="qwen3_vl",
+            seg_state="pre_norm",
+            vision=Qwen3VisionConfig(1024, 24, 16, 4096),
+            text=TextConfig(
+                "qwen3_vl_text",
+                # 151669 tokens of Qwen3-VL's tokenizer and the five that Sa2VA adds
+                151674,
+                2560,
+                36,
+                32,
+                8,
+                9728,
+                max_position_embeddings=262144,
+                rope_theta=5e6,
+                rope_scaling={"mrope_section": [24, 20, 20], "mrope_interleaved": True},
+                head_dim=128,
+            ),
+        ),
     )
 }
 """Geometries by name. ``tiny`` (at most 6 M parameters) and ``small`` (at most 30 M) read bytes and answer with the
-object's name; the others are the official InternVL checkpoints', which bring a tokenizer of their own."""
+object's name; the others are the official checkpoints', which bring a tokenizer of their own."""
 
 
 def get_preset(name: str) -> Sa2VAConfig:

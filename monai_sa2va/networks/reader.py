@@ -32,13 +32,15 @@ class TokenReader:
 
     Attributes:
         scores: (vocabulary,) log-probabilities of the token that follows what was read.
+        states: (tokens, D) of the tokens that were read last, of the layer whose [SEG] state SAM2 is prompted by.
         control: ids of all control tokens.
     """
 
     def __init__(self, network: Sa2VA) -> None:
         self._network = network
         self._cache: Any = None
-        self.scores = torch.empty(0)
+        self._position = 0
+        self.scores = self.states = torch.empty(0)
         self.control = set(network.tokenizer.added_tokens_decoder)
 
     @property
@@ -46,25 +48,30 @@ class TokenReader:
         """Number of tokens read."""
         return 0 if self._cache is None else int(self._cache.get_seq_length())
 
-    def feed(self, ids: Sequence[int], image_tokens: torch.Tensor | None = None) -> torch.Tensor:
+    def feed(self, ids: Sequence[int], image_tokens: Any = None, last: bool = False) -> torch.Tensor:
         """Read on with these tokens, whatever the model would have said.
 
         Args:
             ids: at least one.
-            image_tokens: (image tokens, D), where ``ids`` hold the places of a picture.
+            image_tokens: from ``encode_image``, where ``ids`` hold the places of a picture.
+            last: say only what follows the last of them; of a long prompt and a large vocabulary the others need far
+                more memory than the language model.
 
         Returns:
-            (tokens, vocabulary) log-probabilities of what follows each of them.
+            (tokens, vocabulary) log-probabilities of what follows each of them, or (1, vocabulary).
         """
-        network = self._network
-        embeddings = network.mllm.embed(torch.tensor([list(ids)], device=network.device), image_tokens)
-        output = network.language_model(inputs_embeds=embeddings, past_key_values=self._cache, use_cache=True)
-        self._cache = output.past_key_values
-        scores = network.mllm.vocabulary_logits(output.last_hidden_state[0]).float().log_softmax(-1)
+        mllm, device = self._network.mllm, self._network.device
+        embedded: Any = mllm.embed(torch.tensor([list(ids)], device=device), image_tokens)
+        states, self._cache, self._position = mllm.read(embedded, self._cache, self._position)
+        self.states = states[0]
+        told = self.states[-1:] if last else self.states
+        scores: torch.Tensor = mllm.vocabulary_logits(told).float().log_softmax(-1)
         self.scores = scores[-1]
         return scores
 
     def back_to(self, length: int) -> None:
-        """Forget all but the first ``length`` tokens; ``scores`` stay as they are."""
+        """Forget all but the first ``length`` tokens, of which no picture's; ``scores`` stay as they are."""
         # transformers crops by what is to be removed, as a negative number
-        self._cache.crop(length - self._cache.get_seq_length())
+        less = length - self._cache.get_seq_length()
+        self._cache.crop(less)
+        self._position += less

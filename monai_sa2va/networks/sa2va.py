@@ -13,15 +13,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.config import GroundingConfig, Sa2VAConfig
 from monai_sa2va.data.tokenizer import load_tokenizer
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
@@ -29,6 +30,7 @@ from monai_sa2va.losses.sa2va_loss import as_criterion
 from monai_sa2va.networks.checks import asked_frames, check_batch, check_masks, frame_numbers
 from monai_sa2va.networks.grounding import ABSENT_LOGIT, GroundingEncoder, GroundingOutput, ObjectIndex
 from monai_sa2va.networks.interaction import SimulatedInteraction, as_interaction
+from monai_sa2va.networks.meta import RealTables
 from monai_sa2va.networks.mllm import build_mllm
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.presets import get_preset
@@ -41,18 +43,20 @@ from monai_sa2va.transforms.sentences import check_prompt
 __all__ = ["DEFAULT_TEXT", "ImageEncoding", "Sa2VA", "Sa2VAModel"]
 
 DEFAULT_TEXT = "Segment the vessels."
+_Network = TypeVar("_Network", bound="Sa2VA")
 
 
 class ImageEncoding(NamedTuple):
     """Everything about one image that no prompt changes.
 
     Attributes:
-        tokens: (image tokens, D) features for the language model.
+        tokens: image tokens for the language model, in the form of its family, see
+            :class:`~monai_sa2va.networks.mllm.MultimodalLLM`; their ``len`` is their number.
         maps: SAM2's feature maps of its frames, finest first, as :meth:`LanguageSAM2.image_features` gives them:
             for any prompt, with memory or without.
     """
 
-    tokens: torch.Tensor
+    tokens: Any
     maps: list[torch.Tensor]
 
 
@@ -95,7 +99,8 @@ class Sa2VA(nn.Module):
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            self.mllm = build_mllm(config, self.processor.image_token_id)
+            with RealTables():
+                self.mllm = build_mllm(config, self.processor.image_token_id)
             self.text_hidden_fcs = TextHiddenFCs(
                 config.text.hidden_size, config.grounding.hidden_dim, config.projector_hidden
             )
@@ -103,11 +108,45 @@ class Sa2VA(nn.Module):
         self.criterion = as_criterion(criterion)
         self.interaction = as_interaction(interaction)
 
+    @classmethod
+    def from_pretrained(
+        cls: type[_Network],
+        path: str | os.PathLike[str],
+        *,
+        sam2_config: GroundingConfig | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        allow_pickle: bool = False,
+    ) -> _Network:
+        """The network of a checkpoint, with its weights; they stream into it, no second copy is ever in memory.
+
+        Args:
+            path: folder of an official checkpoint, or its hub id such as ``"ByteDance/Sa2VA-4B"``; or a checkpoint of
+                this package, file or folder.
+            sam2_config: SAM2's geometry where it isn't hiera-L: a :class:`GroundingConfig`, its fields, or a JSON file.
+            dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``; ``None`` keeps the checkpoint's own.
+            device: where the weights go; by default the CPU.
+            allow_pickle: read ``pytorch_model.bin`` where there are no safetensors; code in it is never run.
+
+        Returns:
+            In evaluation mode.
+
+        Raises:
+            CheckpointError: when the checkpoint is missing, damaged, of another kind, or its keys aren't exactly the
+                network's.
+            ConfigError: when its tokenizer can't be used, as one without [SEG].
+        """
+        # the network knows nothing of files; what does is needed here only
+        from monai_sa2va.checkpoints.pretrained import load_pretrained
+
+        return load_pretrained(
+            cls, path, sam2_config=sam2_config, dtype=dtype, device=device, allow_pickle=allow_pickle
+        )
+
     @property
     def vision_tower(self) -> nn.Module:
         """The MLLM's vision tower."""
-        tower: nn.Module = self.mllm.model.vision_tower
-        return tower
+        return self.mllm.vision()
 
     @property
     def language_model(self) -> nn.Module:
@@ -131,7 +170,8 @@ class Sa2VA(nn.Module):
         """Segment a batch, or one image tensor by a sentence.
 
         Args:
-            data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t), ``g_pixel_values``
+            data: a collated batch with ``pixel_values`` (tiles of the batch, 3, t, t; in Qwen's families patches, with
+                ``image_grid_thw`` (pictures, 3)), ``g_pixel_values``
                 (frames of the batch, 3, S, S), ``input_ids`` (B, L), ``attention_mask`` (B, L), optionally
                 ``frames_per_batch`` (B ints), ``prompt_frame`` (B ints: the frame that the tiles show), ``labels``
                 (B, L), ``gt_masks`` (frames, N, H, W) and ``loss_counts``; or an image tensor (B, 3, H, W), 0 to 1,
@@ -195,14 +235,18 @@ class Sa2VA(nn.Module):
         tokens = 0 if labels is None else int((labels[:, 1:] != IGNORED_LABEL).sum())
         return {"masks": float(masks), "tokens": float(tokens)}
 
-    def encode_image(self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor) -> ImageEncoding:
+    def encode_image(
+        self, pixel_values: torch.Tensor, g_pixel_values: torch.Tensor, image_grid_thw: torch.Tensor | None = None
+    ) -> ImageEncoding:
         """Encode one image once, for any number of prompts.
 
         Args:
-            pixel_values: (tiles, 3, t, t) float.
+            pixel_values: (tiles, 3, t, t) float, or patches, as the processor gives them.
             g_pixel_values: (frames, 3, S, S) float.
+            image_grid_thw: (1, 3) int64, with patches.
         """
-        return ImageEncoding(self.mllm.encode_image(pixel_values), self.grounding_encoder.encode(g_pixel_values))
+        tokens = self.mllm.encode_image(pixel_values, image_grid_thw)
+        return ImageEncoding(tokens, self.grounding_encoder.encode(g_pixel_values))
 
     def segment(
         self, encoding: ImageEncoding, input_ids: torch.Tensor, attention_mask: torch.Tensor
@@ -226,31 +270,28 @@ class Sa2VA(nn.Module):
         index = index._replace(frame=index.frame % n_frames)
         return objects, self.grounding_encoder.decode(encoding.maps, embeddings, index)
 
-    def language_embeddings(
-        self, tokens: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor
-    ) -> torch.Tensor:
+    def language_embeddings(self, tokens: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """What several prompts about one picture, each with its answer, tell SAM2.
 
         Args:
-            tokens: (image tokens, D), features of the picture from ``mllm.encode_image``.
+            tokens: of the picture, from ``mllm.encode_image``.
             input_ids: (P, L) int64, prompts with answers.
             attention_mask: (P, L) int64.
 
         Returns:
             (M, C), one embedding a [SEG]: by prompt, then in the answer's order.
         """
-        states = self._states(input_ids, attention_mask, tokens.repeat(len(input_ids), 1))
+        states = self._states(input_ids, attention_mask, self.mllm.repeat(tokens, len(input_ids)))
         embeddings: torch.Tensor = self.text_hidden_fcs(states[input_ids == self.processor.seg_token_id])
         return embeddings
 
-    def _image_tokens(self, data: Mapping[str, Any]) -> torch.Tensor | None:
+    def _image_tokens(self, data: Mapping[str, Any]) -> Any:
         pixels = data.get(Keys.PIXEL_VALUES)
-        return None if pixels is None else self.mllm.encode_image(pixels)
+        return None if pixels is None else self.mllm.encode_image(pixels, data.get(Keys.IMAGE_GRID))
 
-    def _states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_tokens: torch.Tensor | None
-    ) -> torch.Tensor:
-        return self.mllm.hidden_states(self.mllm.embed(input_ids, image_tokens), attention_mask)
+    def _states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, image_tokens: Any) -> torch.Tensor:
+        embedded: Any = self.mllm.embed(input_ids, image_tokens)
+        return self.mllm.hidden_states(embedded, attention_mask)
 
     def _padded(self, found: GroundingOutput, index: ObjectIndex, n_frames: int, n_slots: int) -> dict[str, Any]:
         masks = found.masks.new_full((n_frames, n_slots, *found.masks.shape[-2:]), ABSENT_LOGIT)
@@ -323,9 +364,10 @@ class Sa2VA(nn.Module):
             encoding = self.encode_image(
                 sample[Keys.PIXEL_VALUES].to(self.device, self.dtype),
                 sample[Keys.GROUNDING_PIXEL_VALUES].to(self.device, self.dtype),
+                sample.get(Keys.IMAGE_GRID),
             )
             names = find_objects(self, encoding.tokens, text)
-            ids = answer_ids(self, text, names, len(sample[Keys.PIXEL_VALUES]))[0].unsqueeze(0).to(self.device)
+            ids = answer_ids(self, text, names, self.processor.n_tiles(sample))[0].unsqueeze(0).to(self.device)
             _, found = self.segment(encoding, ids, torch.ones_like(ids))
             # the union of a sentence's objects: this door has one channel
             masks.append(found.masks.amax(0, keepdim=True))

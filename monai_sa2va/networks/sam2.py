@@ -254,10 +254,13 @@ class LanguageSAM2(SAM2Base):
             DataError: when no entry has a mask's memory.
         """
         memory, position = [], []
-        for distance, features, _ in entries:
+        # sam2's own order, to round as it does: conditioned frames, then the farthest first
+        for distance, features, _ in sorted(entries, key=lambda entry: (entry.distance > 0, -entry.distance)):
             if features is not None:
-                place = _sequence(self.memory_encoder.position_encoding(features).to(features.dtype))
-                memory.append(_sequence(features))
+                # only what is remembered may be kept coarser, not where it stood
+                kept = features.to(feature_map.dtype)
+                place = _sequence(self.memory_encoder.position_encoding(kept).to(kept.dtype))
+                memory.append(_sequence(kept))
                 # the last one is that of conditioned frames
                 position.append(place + self.maskmem_tpos_enc[distance - 1])
         if not memory:

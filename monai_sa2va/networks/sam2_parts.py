@@ -13,42 +13,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
 from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
-from torch.overrides import TorchFunctionMode
 
 from monai_sa2va.config import GroundingConfig
+from monai_sa2va.networks.meta import RealTables
 
 __all__ = ["build_image_encoder", "build_memory_attention", "build_memory_encoder"]
 
 
-class _BuildsOnMeta(TorchFunctionMode):
-    """Lets sam2's modules be built on the meta device, too.
-
-    Two of their calls can't be done there: Hiera reads a linspace with .item(), which stays real, and RoPEAttention
-    moves its table to the first CUDA device there is, which is left out: its forward pass moves it again.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is torch.Tensor.to and args[0].is_meta:
-            return args[0]
-        extra = {"device": "cpu"} if func is torch.linspace else {}
-        return func(*args, **{**(kwargs or {}), **extra})
-
-
 def build_image_encoder(config: GroundingConfig) -> ImageEncoder:
     """SAM2's Hiera with its feature pyramid."""
-    with _BuildsOnMeta():
+    with RealTables():
         trunk = Hiera(
             embed_dim=config.embed_dim,
             num_heads=config.num_heads,
@@ -83,7 +65,7 @@ def build_memory_attention(config: GroundingConfig) -> MemoryAttention:
         "downsample_rate": 1,
         "dropout": 0.1,
     }
-    with _BuildsOnMeta():
+    with RealTables():
         layer = MemoryAttentionLayer(
             activation="relu",
             d_model=config.hidden_dim,

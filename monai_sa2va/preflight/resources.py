@@ -29,6 +29,7 @@ from monai_sa2va.predictor import as_device
 from monai_sa2va.preflight.data import scanned
 from monai_sa2va.preflight.report import Remark, Status
 from monai_sa2va.preflight.settings import Settings
+from monai_sa2va.qwen_config import QwenVisionConfig
 
 __all__ = [
     "activation_bytes",
@@ -190,14 +191,20 @@ def activation_bytes(config: Sa2VAConfig, objects: int, amp: bool) -> float:
     """Rough estimate of what a sample's activations take for the backward pass, in bytes.
 
     A transformer's layer keeps 34 bytes a token and feature in bfloat16, twice that in float32. Counted are the vision
-    tower over all tiles, the language model over the image's tokens and 256 of text, and SAM2's image encoder stage by
-    stage; to these come an object's maps in SAM2's decoder, 16 values for each of its (S/4)^2 pixels and channels.
+    tower over all tiles (of Qwen's families over the largest picture), the language model over the image's tokens and
+    256 of text, and SAM2's image encoder stage by stage; to these come an object's maps in SAM2's decoder, 16 values
+    for each of its (S/4)^2 pixels and channels.
     """
     vision, text, sam = config.vision, config.text, config.grounding
-    tiles = config.max_tiles + (1 if config.use_thumbnail and config.max_tiles > 1 else 0)
-    patches = (vision.image_size // vision.patch_size) ** 2 + 1
-    values = tiles * patches * vision.hidden_size * vision.num_hidden_layers
-    values += (tiles * config.tokens_per_tile + _TEXT_TOKENS) * text.hidden_size * text.num_hidden_layers
+    if isinstance(vision, QwenVisionConfig):
+        patches = config.max_pixels // vision.patch_size**2
+        tokens = patches // config.rows_per_tile
+    else:
+        tiles = config.max_tiles + (1 if config.use_thumbnail and config.max_tiles > 1 else 0)
+        patches = tiles * ((vision.image_size // vision.patch_size) ** 2 + 1)
+        tokens = tiles * config.tokens_per_tile
+    values = patches * vision.hidden_size * vision.num_hidden_layers
+    values += (tokens + _TEXT_TOKENS) * text.hidden_size * text.num_hidden_layers
     for stage, blocks in enumerate(sam.stages):
         values += (sam.mask_size >> stage) ** 2 * (sam.embed_dim << stage) * blocks
     precision = 1 if amp else 2

@@ -24,6 +24,7 @@ _TRANSFORMS = {
     "intensity": ("WINDOWS", "Window", "Windowd", "as_window"),
     "labels": ("LabelMasks", "LabelToMasks", "LabelToMasksd"),
     "load": ("KeepLastd", "LoadPixelsd"),
+    "patches": ("PatchImage", "PatchImaged", "find_patch_size"),
     "planes": ("ToPlane", "ToPlaned"),
     "postprocess": ("LogitsToMasks", "LogitsToMasksd", "binarize", "upsample_mask_logits"),
     "processor": ("Sa2VAProcessor", "Sa2VAProcessord"),

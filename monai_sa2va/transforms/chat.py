@@ -31,6 +31,7 @@ __all__ = [
     "UnlearntControl",
     "encode",
     "encode_conversation",
+    "get_template",
 ]
 
 IGNORED_LABEL = -100
@@ -68,20 +69,33 @@ class ChatTemplate:
         between: what closes the question and opens the answer.
         suffix: what closes an answer, and ends generation.
         separator: what stands between turns; never learnt.
+        stop_words: what else ends generation.
+        opening: what stands before the first question.
     """
 
     before: str
     between: str
     suffix: str
     separator: str = "\n"
+    stop_words: tuple[str, ...] = ()
+    opening: str = ""
 
 
 CHAT_TEMPLATES: dict[str, ChatTemplate] = {
-    "qwen_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
+    "qwen_chat": ChatTemplate(
+        "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", stop_words=("<|endoftext|>",)
+    ),
     "internlm2_chat": ChatTemplate("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"),
     "phi3_chat": ChatTemplate("<|user|>\n", "<|end|>\n<|assistant|>\n", "<|end|>"),
+    "qwen_system_chat": ChatTemplate(
+        "<|im_start|>user\n",
+        "<|im_end|>\n<|im_start|>assistant\n",
+        "<|im_end|>",
+        stop_words=("<|endoftext|>",),
+        opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n",
+    ),
 }
-"""The reference's templates; none adds a system prompt."""
+"""The reference's templates, which add no system prompt, and the one that Qwen2.5-VL itself comes with."""
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, segments: Segments) -> list[int]:
@@ -109,10 +123,23 @@ def encode(tokenizer: PreTrainedTokenizerBase, segments: Segments) -> list[int]:
     return ids + _encode_plain(tokenizer, run)
 
 
+def get_template(name: str) -> ChatTemplate:
+    """The chat template of a name.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    if name not in CHAT_TEMPLATES:
+        raise ConfigError(f"template is {name!r}; known: {', '.join(CHAT_TEMPLATES)}")
+    return CHAT_TEMPLATES[name]
+
+
 def encode_conversation(
     tokenizer: PreTrainedTokenizerBase, template: str, turns: Sequence[tuple[Segments, Segments | None]]
 ) -> tuple[list[int], list[int]]:
     """Token ids and labels of a conversation.
+
+    It begins with the token that the tokenizer puts before any text, where there is one (InternLM2's ``<s>``).
 
     Args:
         tokenizer: turns text into ids.
@@ -126,13 +153,12 @@ def encode_conversation(
     Raises:
         ConfigError: for an unknown template.
     """
-    if template not in CHAT_TEMPLATES:
-        raise ConfigError(f"template is {template!r}; known: {', '.join(CHAT_TEMPLATES)}")
-    chat = CHAT_TEMPLATES[template]
-    ids: list[int] = []
-    labels: list[int] = []
+    chat = get_template(template)
+    # what a tokenizer puts around nothing; the end is the template's
+    ids = [int(i) for i in tokenizer.encode("")[:1] if i == tokenizer.bos_token_id]
+    labels = [IGNORED_LABEL] * len(ids)
     for number, (question, answer) in enumerate(turns):
-        opening = Control(chat.separator + chat.before if number else chat.before)
+        opening = Control((chat.separator if number else chat.opening) + chat.before)
         asked = encode(tokenizer, [opening, *question, Control(chat.between)])
         ids += asked
         labels += [IGNORED_LABEL] * len(asked)

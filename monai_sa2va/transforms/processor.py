@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,24 @@ from monai.transforms import MapTransform, Transform
 from transformers import PreTrainedTokenizerBase
 
 from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.data.tokenizer import picture_tokens
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.qwen_config import QwenVisionConfig
 from monai_sa2va.transforms.chat import Control, Segments, encode_conversation
 from monai_sa2va.transforms.grounding_image import GroundingImage
+from monai_sa2va.transforms.markup import encode_question, picture_markup, region_markup
+from monai_sa2va.transforms.patches import CLIP_MEAN, CLIP_STD, PatchImaged
+from monai_sa2va.transforms.regions import RegionTokens
 from monai_sa2va.transforms.sentences import ANSWERS, answer_segments, check_prompt, parse_phrases
 from monai_sa2va.transforms.source import file_name
-from monai_sa2va.transforms.tiles import TileImage
+from monai_sa2va.transforms.tiles import TileImaged
 
 __all__ = ["Sa2VAProcessor", "Sa2VAProcessorD", "Sa2VAProcessorDict", "Sa2VAProcessord"]
 
 
 class Sa2VAProcessor(Transform):
-    """Tiles for the MLLM, the square image for SAM2, and a conversation as token ids with labels.
+    """Tiles or patches for the MLLM, the square image for SAM2, and a conversation as token ids with labels.
 
     Args:
         config: the network's geometry, chat template and form of answers.
@@ -46,16 +52,16 @@ class Sa2VAProcessor(Transform):
         self.config, self.tokenizer = config, tokenizer
         # real constants also where the network around is built on the meta device
         with torch.device("cpu"):
-            self.tiles = TileImage(
-                tile_size=config.vision.image_size,
-                min_tiles=config.min_tiles,
-                max_tiles=config.max_tiles,
-                use_thumbnail=config.use_thumbnail,
-            )
+            self.view = _mllm_view(config)
+            self.frame_view = _mllm_view(replace(config, min_tiles=1, max_tiles=1))
+            self.regions = RegionTokens(round(config.tokens_per_tile**0.5))
             self.grounding_image = GroundingImage(
                 size=config.grounding.image_size, round_constants_to_bf16=config.grounding.round_constants_to_bf16
             )
-        self.image_token_id = int(tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"))
+        self.picture_tokens = picture_tokens(config.family)
+        # the reference parts InternVL's pictures and text by line, and Qwen's not at all
+        self._break = "" if config.pictures_first else "\n"
+        self.image_token_id = int(tokenizer.convert_tokens_to_ids(self.picture_tokens[-1]))
         self.seg_token_id = int(tokenizer.convert_tokens_to_ids("[SEG]"))
 
     def image(self, picture: Any) -> dict[str, torch.Tensor]:
@@ -65,20 +71,69 @@ class Sa2VAProcessor(Transform):
             picture: (H, W, 3) uint8 array, PIL image, or (3, H, W) tensor with values 0 to 255.
 
         Returns:
-            ``pixel_values`` (tiles, 3, t, t) and ``g_pixel_values`` (1, 3, S, S), float32.
+            ``pixel_values`` (tiles, 3, t, t) and ``g_pixel_values`` (1, 3, S, S), float32. Of Qwen's families
+            ``pixel_values`` is (patches, 3 * T * p * p), and ``image_grid_thw`` (1, 3) int64 says how they lie.
         """
-        return {
-            Keys.PIXEL_VALUES: self.tiles(picture),
-            Keys.GROUNDING_PIXEL_VALUES: self.grounding_image(picture).unsqueeze(0),
-        }
+        sample: dict[Any, Any] = self.view({Keys.IMAGE: picture})
+        del sample[Keys.IMAGE]
+        return {**sample, Keys.GROUNDING_PIXEL_VALUES: self.grounding_image(picture).unsqueeze(0)}
 
-    def conversation(self, turns: Sequence[tuple[str, Segments | None]], n_tiles: int) -> dict[str, torch.Tensor]:
-        """Encode a conversation about one picture.
+    def n_tiles(self, sample: Mapping[str, Any]) -> int:
+        """Tiles of a picture that :meth:`image` preprocessed, as :meth:`conversation` takes them."""
+        return len(sample[Keys.PIXEL_VALUES]) // self.config.rows_per_tile
+
+    def glance(self, pictures: Sequence[Any]) -> tuple[dict[str, torch.Tensor], list[int]]:
+        """Preprocess what the language model sees of the frames of a cine: one tile each, whatever their shape.
 
         Args:
-            turns: (question, answer) pairs, without image tokens; the first question is about the picture. An answer
+            pictures: the frames, each as for :meth:`image`.
+
+        Returns:
+            ``pixel_values`` and what belongs to it, as of :meth:`image`, frame after frame; and the tiles of each.
+        """
+        samples: list[dict[Any, Any]] = [self.frame_view({Keys.IMAGE: picture}) for picture in pictures]
+        keys = [key for key in samples[0] if key != Keys.IMAGE]
+        return {key: torch.cat([sample[key] for sample in samples]) for key in keys}, [*map(self.n_tiles, samples)]
+
+    def question(
+        self, text: str, past_text: str = "", tiles: Sequence[int] = (), regions: Sequence[int] = ()
+    ) -> torch.Tensor:
+        """Encode a question in the reference's markup, its turn left open: see :func:`encode_question`.
+
+        Args:
+            text: the question; ``<image>`` stands where the pictures do.
+            past_text: turns before it, with all their markup.
+            tiles: of each picture, the thumbnail counted.
+            regions: image tokens of each region that is pointed at.
+
+        Returns:
+            Ids, (L,) int64.
+
+        Raises:
+            PromptError: as for :func:`~monai_sa2va.transforms.markup.encode_question`.
+        """
+        pictures = self._places(tiles) + region_markup(regions, self.picture_tokens[-1])
+        ids = encode_question(
+            self.tokenizer,
+            self.config.template,
+            text,
+            past_text,
+            pictures,
+            fills=self.picture_tokens[-1],
+            pictures_first=self.config.pictures_first,
+        )
+        return torch.tensor(ids)
+
+    def conversation(
+        self, turns: Sequence[tuple[str, Segments | None]], n_tiles: int | Sequence[int]
+    ) -> dict[str, torch.Tensor]:
+        """Encode a conversation about one picture, or several.
+
+        Args:
+            turns: (question, answer) pairs, without image tokens; the first question is about the pictures. An answer
                 of ``None`` leaves the turn open.
-            n_tiles: tiles of the picture, the thumbnail counted.
+            n_tiles: tiles of the picture, the thumbnail counted, or of each picture; each is ``tokens_per_tile`` of the
+                configuration long.
 
         Returns:
             ``input_ids`` and ``labels``, (L,) int64.
@@ -88,11 +143,15 @@ class Sa2VAProcessor(Transform):
         """
         if not turns:
             raise DataError("the conversation has no turn; give at least one (question, answer) pair")
-        places = "<img>" + "<IMG_CONTEXT>" * (n_tiles * self.config.tokens_per_tile) + "</img>"
+        places = self._places([n_tiles] if isinstance(n_tiles, int) else n_tiles)
         asked: list[tuple[Segments, Segments | None]] = [((question,), answer) for question, answer in turns]
-        asked[0] = ((Control(places), "\n" + turns[0][0]), turns[0][1])
+        asked[0] = ((Control(places), self._break + turns[0][0]), turns[0][1])
         ids, labels = encode_conversation(self.tokenizer, self.config.template, asked)
         return {Keys.INPUT_IDS: torch.tensor(ids), Keys.LABELS: torch.tensor(labels)}
+
+    def _places(self, tiles: Sequence[int]) -> str:
+        each = self.config.tokens_per_tile
+        return self._break.join(picture_markup(number * each, self.picture_tokens) for number in tiles)
 
     def answer(self, text: str, phrases: Sequence[str] | None = None) -> tuple[list[str], list[str]]:
         """The known answer to a prompt, in the form of the checkpoint.
@@ -118,7 +177,7 @@ class Sa2VAProcessor(Transform):
         """
         sample: dict[str, Any] = dict(self.image(picture))
         answer, names = self.answer(text)
-        sample.update(self.conversation([(check_prompt(text), answer)], len(sample[Keys.PIXEL_VALUES])))
+        sample.update(self.conversation([(check_prompt(text), answer)], self.n_tiles(sample)))
         sample[Keys.NAMES] = names
         return sample
 
@@ -127,7 +186,7 @@ class Sa2VAProcessor(Transform):
     ) -> dict[str, Any]:
         """Preprocess a picture and a conversation about it (see :meth:`image` and :meth:`conversation`)."""
         sample: dict[str, Any] = dict(self.image(picture))
-        sample.update(self.conversation(turns, len(sample[Keys.PIXEL_VALUES])))
+        sample.update(self.conversation(turns, self.n_tiles(sample)))
         return sample
 
 
@@ -177,6 +236,29 @@ class Sa2VAProcessord(MapTransform):
     def sized(self, masks: torch.Tensor) -> torch.Tensor:
         """Masks (N, H, W) at the training size."""
         return masks if self.mask_size is None else _resize_nearest(masks, self.mask_size)
+
+
+def _mllm_view(config: Sa2VAConfig) -> TileImaged | PatchImaged:
+    """What the family's MLLM sees of a picture."""
+    vision = config.vision
+    if not isinstance(vision, QwenVisionConfig):
+        return TileImaged(
+            tile_size=vision.image_size,
+            min_tiles=config.min_tiles,
+            max_tiles=config.max_tiles,
+            use_thumbnail=config.use_thumbnail,
+        )
+    half = (0.5, 0.5, 0.5)
+    mean, std = (CLIP_MEAN, CLIP_STD) if config.family == "qwen2_5_vl" else (half, half)
+    return PatchImaged(
+        patch_size=vision.patch_size,
+        merge_size=vision.merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        min_pixels=config.min_pixels,
+        max_pixels=config.max_pixels,
+        mean=mean,
+        std=std,
+    )
 
 
 def _source(image: Any, number: Any) -> str:

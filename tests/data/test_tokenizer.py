@@ -20,7 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monai_sa2va.config import Sa2VAConfig
-from monai_sa2va.data.tokenizer import BASE_TOKENS, IMAGE_TOKENS, SA2VA_TOKENS, byte_tokenizer, load_tokenizer
+from monai_sa2va.data.tokenizer import (
+    BASE_TOKENS,
+    IMAGE_TOKENS,
+    QWEN_IMAGE_TOKENS,
+    SA2VA_TOKENS,
+    byte_tokenizer,
+    load_tokenizer,
+    picture_tokens,
+)
 from monai_sa2va.errors import ConfigError
 
 TOKENIZER = byte_tokenizer()
@@ -95,6 +103,22 @@ def test_load_official_layout(micro_config: Sa2VAConfig, oracle_dir: Path) -> No
     expected = json.loads((folder / "special_ids.json").read_text())
     loaded = load_tokenizer(config)
     assert {token: loaded.convert_tokens_to_ids(token) for token in expected} == expected
+
+
+def test_qwens_families_have_marks_of_their_own(micro_qwens: dict[str, Sa2VAConfig], tmp_path: Path) -> None:
+    for config in micro_qwens.values():
+        loaded = load_tokenizer(config)
+        expected = {"<|vision_start|>": 259, "<|vision_end|>": 260, "<|image_pad|>": 261, "[SEG]": 262, "</vp>": 266}
+        assert {token: loaded.convert_tokens_to_ids(token) for token in expected} == expected
+        assert len(loaded) == 267
+    assert picture_tokens("internvl") == IMAGE_TOKENS
+    assert picture_tokens("qwen3_vl") == picture_tokens("qwen2_5_vl") == QWEN_IMAGE_TOKENS
+    # InternVL's tokenizer has no place for their pictures
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"lacks the special token <\|vision_start\|>, <\|vision_end\|>, <\|image_pad"
+    ):
+        load_tokenizer(replace(micro_qwens["qwen3_vl"], tokenizer=str(tmp_path)))
 
 
 class TestRefusals:

@@ -33,6 +33,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
+from safetensors.torch import load_file
 
 from monai_sa2va import errors
 from monai_sa2va.cli.main import VERBS, app
@@ -146,6 +147,7 @@ def test_the_pages_with_tested_commands_are_those_below():
         "docs/tutorial/first-run.md",
         "docs/how-to/own-data.md",
         "docs/how-to/train.md",
+        "docs/how-to/bring-a-checkpoint.md",
     }
 
 
@@ -186,6 +188,27 @@ def test_commands_of_the_readme(tmp_path, workplace):
 def test_commands_for_training(tmp_path, workplace):
     run_page("docs/how-to/train.md", tmp_path, workplace)
     assert list((tmp_path / "runs/first").glob("resume_*.pt"))
+
+
+@pytest.mark.slow
+def test_commands_for_a_checkpoint(tmp_path, workplace, oracle_dir, monkeypatch):
+    shutil.copytree(oracle_dir / "internvl_qwen2", tmp_path / "Sa2VA-1B")
+    run_page("docs/how-to/bring-a-checkpoint.md", tmp_path, workplace)
+    assert (tmp_path / "results/p00/vessels.png").is_file()
+    came, handed = (load_file(tmp_path / folder / "model.safetensors") for folder in ("Sa2VA-1B", "handed-on"))
+    assert {key: value.dtype for key, value in came.items()} == {key: value.dtype for key, value in handed.items()}
+    assert all(torch.equal(came[key], handed[key]) for key in came)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    shapes = []
+    for block in blocks("docs/how-to/bring-a-checkpoint.md"):
+        if block.language == "python":
+            # random weights go on and on
+            code = block.text.replace('vessels.")\n', 'vessels.", answer="Sure, [SEG].")\n')
+            exec(code, names)
+            shapes.append(names["found"]["prediction_masks"][0].shape)
+    assert shapes == [(1, 64, 64), (8, 64, 64), (8, 64, 64)]
+    assert names["exact"].first_frames_inferer.n_context == 5
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.tokenizer import IMAGE_TOKENS
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.networks import chat
-from monai_sa2va.networks.chat import Reply, generate_reply
+from monai_sa2va.networks.chat import Reply, generate_reply, speak
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.chat import Control, encode
 
@@ -58,7 +58,8 @@ def says(network: Sa2VA, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch) 
             def __init__(self, _: Sa2VA) -> None:
                 self.left = list(ids)
 
-            def feed(self, _: Sequence[int], image_tokens: Any = None) -> None:
+            def feed(self, read: Sequence[int], image_tokens: Any = None, last: bool = False) -> None:
+                self.states = torch.zeros(len(read), 1)
                 self.scores = torch.zeros(network.config.text.vocab_size)
                 if self.left:
                     self.scores[self.left.pop(0)] = 1.0
@@ -120,7 +121,7 @@ def test_it_ends_at_the_limit_and_where_the_context_is_full(
         assert says(_ids(network, "abcdef")).text == expected
     text = replace(network.config.text, max_position_embeddings=asked)
     monkeypatch.setattr(network, "config", replace(network.config, text=text))
-    with pytest.raises(PromptError, match=rf"makes {asked} tokens with its picture; the language model takes {asked}"):
+    with pytest.raises(PromptError, match=rf"makes {asked} tokens with its pictures; the language model takes {asked}"):
         generate_reply(network, tokens, QUESTION)
     with pytest.raises(ConfigError, match="max_new_tokens is 0"):
         says([1], max_new_tokens=0)
@@ -130,6 +131,29 @@ def test_a_suffix_that_is_no_token_ends_it_too(network: Sa2VA, says: Any, monkey
     monkeypatch.setattr(network, "config", replace(network.config, template="phi3_chat"))
     assert says(_ids(network, "No.<|end|>never")).text == "No."
     assert says(_ids(network, "<|end|>")).ids == ()
+
+
+def test_stop_words_of_the_template_end_it_and_line_ends_dont_count(
+    network: Sa2VA, says: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert says(_ids(network, "No.", Control("<|endoftext|>"), "never")).text == "No."
+    monkeypatch.setattr(network, "config", replace(network.config, template="phi3_chat"))
+    assert says(_ids(network, "No.<|end|>\r\nnever")).text == "No."
+    assert says(_ids(network, "No.<|en\nd|>never")).text.startswith("No.")
+
+
+def test_states_are_those_of_a_whole_pass(network: Sa2VA, tokens: torch.Tensor) -> None:
+    """Each [SEG] that was read has its state; the last token of an answer is never read, and has none."""
+    seg = network.processor.seg_token_id
+    asked = network.processor.conversation([(QUESTION, None)], 1)["input_ids"]
+    answer = _ids(network, "a", Control("[SEG]"), "b", Control("[SEG]"), "c", Control("[SEG]"))
+    with torch.no_grad():
+        spoken = speak(network, asked, tokens, 8, answer)
+        ids = torch.cat([asked, torch.tensor(answer)])[None]
+        whole = network.mllm.hidden_states(network.mllm.embed(ids, tokens), torch.ones_like(ids))
+    assert spoken.ids == answer
+    assert spoken.asked_states.shape == (0, network.config.text.hidden_size)
+    torch.testing.assert_close(spoken.states, whole[ids == seg][:2])
 
 
 def test_no_picture_and_no_flood_of_masks(network: Sa2VA, says: Any) -> None:

@@ -147,3 +147,18 @@ def test_other_objects() -> None:
 def test_numbers_out_of_range(arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MemoryBank(**arguments)
+
+
+def test_features_are_kept_in_the_type_asked_for_and_pointers_in_their_own() -> None:
+    bank = MemoryBank(dtype=torch.bfloat16)
+    # 1 + 2^-9 lies between two numbers of bfloat16
+    bank.condition(0, _memory(1 + 2**-9))
+    bank.add(1, _memory(1 + 2**-9))
+    for entry in bank.entries(2):
+        assert entry.features is not None
+        assert entry.pointers is not None
+        assert entry.features.dtype == torch.bfloat16
+        assert entry.features.flatten()[0].item() == 1
+        assert entry.pointers.flatten()[0].item() == 1 + 2**-9
+    with pytest.raises(ConfigError, match=r"dtype is torch\.int32; give a floating point type"):
+        MemoryBank(dtype=torch.int32)

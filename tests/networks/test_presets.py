@@ -36,6 +36,15 @@ OFFICIAL = {
 }
 
 
+QWEN = {
+    # name: (millions of parameters on the MLLM's model card, which counts one table of words; its words; our words;
+    # hidden size; where [SEG] is read)
+    "qwen2_5_vl_3b": (3754.622976, 151936, 151670, 2048, "post_norm"),
+    "qwen2_5_vl_7b": (8292.166656, 152064, 151670, 3584, "post_norm"),
+    "qwen3_vl_4b": (4437.815808, 151936, 151674, 2560, "pre_norm"),
+}
+
+
 def _meta(name: str) -> Sa2VA:
     with torch.device("meta"):
         return Sa2VA(name)
@@ -77,6 +86,32 @@ def test_official_geometry_without_memory(name: str) -> None:
     assert sample["g_pixel_values"].device.type == "cpu"
 
 
+@pytest.mark.parametrize("name", QWEN)
+def test_official_qwen_geometry_without_memory(name: str) -> None:
+    millions, words, vocabulary, hidden, seg_state = QWEN[name]
+    network = _meta(name)
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
+    # the 7B's card counts a head of its own, too
+    heads = 1 if name == "qwen2_5_vl_7b" else 0
+    counted = sum(p.numel() for p in network.mllm.parameters()) - 2 * vocabulary * hidden + (1 + heads) * words * hidden
+    assert counted == round(millions * 1e6)
+    assert shapes["mllm.model.language_model.embed_tokens.weight"] == (vocabulary, hidden)
+    assert shapes["mllm.lm_head.weight"] == (vocabulary, hidden)
+    assert shapes["text_hidden_fcs.0.weight"] == (hidden, hidden)
+    assert len([key for key in shapes if key.startswith("grounding_encoder.")]) == 900
+    config = network.config
+    assert (config.seg_state, config.template, config.answer_form) == (seg_state, "qwen_chat", "plain")
+    assert (config.min_pixels, config.max_pixels) == (401408, 1605632)
+    assert {part_of(key) for key, _ in network.named_parameters()} == set(PARTS)
+    # 512 x 512 lies between 512 and 2048 squares of 28 only after it has grown
+    sample = network.processor.prompt(torch.zeros(3, 512, 512), "Segment the vessels.")
+    side = 46 if config.family == "qwen2_5_vl" else 40
+    assert sample["image_grid_thw"].tolist() == [[1, side, side]]
+    assert sample["pixel_values"].shape == (side * side, 1176 if config.family == "qwen2_5_vl" else 1536)
+    assert sample["pixel_values"].device.type == "cpu"
+
+
 def test_projector_meets_the_mllm_and_sam2() -> None:
     for preset in PRESETS.values():
         network = _meta(preset.name)
@@ -85,7 +120,11 @@ def test_projector_meets_the_mllm_and_sam2() -> None:
         assert last.out_features == preset.grounding.hidden_dim
         vision = network.vision_tower.config
         assert vision.hidden_size == preset.vision.hidden_size
-        assert network.mllm.model.multi_modal_projector.layer_norm.normalized_shape == (4 * vision.hidden_size,)
+        if preset.family == "internvl":
+            projector = network.mllm.model.multi_modal_projector
+            assert projector.layer_norm.normalized_shape == (4 * vision.hidden_size,)
+        else:
+            assert vision.out_hidden_size == preset.text.hidden_size
 
 
 def test_internvit_6b() -> None:

@@ -48,6 +48,14 @@ def test_activations_by_hand(micro_config):
     assert activation_bytes(micro_config, objects=2, amp=False) == 2 * (34 * values + maps)
 
 
+def test_activations_of_the_largest_picture_by_hand(micro_qwens):
+    # 1536 pixels make 96 patches, 32 wide, 2 layers, and 24 tokens; text and SAM2 as above
+    values = 96 * 32 * 2 + (24 + 256) * 32 * 2 + 4096 + 2048 + 2 * 1024 + 512
+    maps = 2 * 16 * 16 * 4 * 16 * 2
+    for config in micro_qwens.values():
+        assert activation_bytes(config, objects=2, amp=True) == 34 * values + maps
+
+
 def test_frozen_weights_need_no_gradient_and_no_moments(micro_config):
     network = nn.Linear(9, 10)  # 100 parameters
     network.config = micro_config

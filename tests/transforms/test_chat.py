@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from monai_sa2va.config import Sa2VAConfig
@@ -56,9 +57,35 @@ def test_templates_are_the_references() -> None:
     assert qwen.before + "Q" + qwen.between + "A" + qwen.suffix == (
         "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\nA<|im_end|>"
     )
-    assert CHAT_TEMPLATES["internlm2_chat"] == qwen
+    assert CHAT_TEMPLATES["internlm2_chat"] == replace(qwen, stop_words=())
+    assert qwen.stop_words == ("<|endoftext|>",)
+    system = CHAT_TEMPLATES["qwen_system_chat"]
+    assert system.opening == "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    assert {name for name, chat in CHAT_TEMPLATES.items() if chat.opening} == {"qwen_system_chat"}
+    assert replace(system, opening="") == qwen
     phi3 = CHAT_TEMPLATES["phi3_chat"]
     assert phi3.before + "Q" + phi3.between + "A" + phi3.suffix == "<|user|>\nQ<|end|>\n<|assistant|>\nA<|end|>"
+
+
+def test_what_opens_a_conversation_stands_there_once() -> None:
+    turns = [(["Q"], ["A"]), (["R"], ["B"])]
+    ids, labels = encode_conversation(TOKENIZER, "qwen_system_chat", turns)
+    plain, _ = encode_conversation(TOKENIZER, "qwen_chat", turns)
+    opening = encode(TOKENIZER, [Control(CHAT_TEMPLATES["qwen_system_chat"].opening)])
+    assert ids == opening + plain
+    assert set(labels[: len(opening)]) == {IGNORED_LABEL}
+
+
+def test_a_tokenizer_that_begins_every_text_begins_a_conversation() -> None:
+    tokenizer = byte_tokenizer()
+    first = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    tokenizer.bos_token = "<|im_start|>"
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", first)]
+    )
+    plain = encode_conversation(TOKENIZER, "qwen_chat", [(["Q"], ["A"])])
+    begun = encode_conversation(tokenizer, "qwen_chat", [(["Q"], ["A"])])
+    assert begun == ([first, *plain[0]], [IGNORED_LABEL, *plain[1]])
 
 
 def test_labels_cover_the_answer_and_what_ends_it() -> None:
@@ -203,7 +230,7 @@ class TestSameAsTheWholeString:
             tokenizer, template, [(["Segment ", "it."], ["Sure, ", Control("[SEG]"), "."])]
         )
         # question and answer are encoded apart, so that labels start where the answer does
-        asked = tokenizer.encode(f"{chat.before}Segment it.{chat.between}", add_special_tokens=False)
+        asked = tokenizer.encode(f"{chat.opening}{chat.before}Segment it.{chat.between}", add_special_tokens=False)
         told = tokenizer.encode(f"Sure, [SEG].{chat.suffix}", add_special_tokens=False)
         assert ids == asked + told
         assert labels == [IGNORED_LABEL] * len(asked) + told

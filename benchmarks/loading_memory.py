@@ -1,0 +1,147 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""Peak host memory while a checkpoint loads: ``python benchmarks/loading_memory.py``.
+
+Makes a checkpoint of random weights with official keys in a temporary folder, 2.3 GB in 8 shards by default, loads it
+in a process of its own, and prints how far that process' anonymous memory (RssAnon, Linux only: what can't be given up
+like pages of a file) rose above its value after the imports, beside the limit: the checkpoint's size, one shard, and
+300 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from monai_sa2va.checkpoints.families import family_of
+from monai_sa2va.checkpoints.pretrained import build_without_memory
+from monai_sa2va.checkpoints.safetensors_file import TensorEntry, shards_of, write_safetensors
+from monai_sa2va.data.tokenizer import byte_tokenizer
+from monai_sa2va.networks.presets import get_preset
+from monai_sa2va.networks.sa2va import Sa2VA
+
+__all__ = ["ALLOWANCE", "main", "make_checkpoint", "measure", "rss_anon"]
+
+ALLOWANCE = 300 * 10**6
+"""Bytes beside the weights and one shard that loading may take."""
+
+_INTERVAL_S = 0.002
+
+
+def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) -> tuple[int, int]:
+    """Write a checkpoint of random weights as the hub has them.
+
+    Args:
+        folder: that gets it; it is there.
+        preset: name of an official geometry.
+        shards: number of files, about.
+        dtype: of the weights.
+
+    Returns:
+        Bytes of all tensors, and of those in the largest file.
+    """
+    config = get_preset(preset)
+    family = family_of(config)
+    state = build_without_memory(Sa2VA, config).state_dict()
+    official = family.layout(config).to_official(state)
+    entries = [
+        TensorEntry(key, tuple(value.shape), dtype, partial(torch.randn, value.shape, dtype=dtype))
+        for key, value in official.items()
+    ]
+    total = sum(entry.size for entry in entries)
+    files = shards_of(entries, -(-total // shards))
+    places: dict[str, str] = {}
+    for number, file in enumerate(files, start=1):
+        name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        write_safetensors(folder / name, file, {"format": "pt"})
+        places.update(dict.fromkeys((entry.key for entry in file), name))
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(family.write_config(config)))
+    byte_tokenizer().save_pretrained(folder)
+    return total, max(sum(entry.size for entry in file) for file in files)
+
+
+def rss_anon() -> int:
+    """Bytes of this process' anonymous memory."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status says no RssAnon; this needs Linux")
+
+
+def measure(folder: Path) -> dict[str, float]:
+    """Load a checkpoint in this process.
+
+    Returns:
+        ``peak`` and ``end``, bytes of RssAnon above its value before, and ``seconds``.
+    """
+    before = rss_anon()
+    peak, done = before, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(_INTERVAL_S):
+            peak = max(peak, rss_anon())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    network = Sa2VA.from_pretrained(folder)
+    seconds = time.perf_counter() - start
+    done.set()
+    watcher.join()
+    end = rss_anon()
+    # alive until here
+    assert not next(network.parameters()).is_meta
+    return {"peak": max(peak, end) - before, "end": end - before, "seconds": seconds}
+
+
+def main() -> None:
+    """Command line; exit code 1 where the peak is above the limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="sa2va_1b", help="official geometry, see monai_sa2va.networks.presets")
+    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--measure", type=Path, metavar="FOLDER", help="only load this checkpoint, and print JSON")
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        total, largest = make_checkpoint(
+            Path(name), arguments.preset, arguments.shards, getattr(torch, arguments.dtype)
+        )
+        # what made the checkpoint must not be in the memory that is measured
+        done = subprocess.run(
+            [sys.executable, __file__, "--measure", name], check=True, stdout=subprocess.PIPE, text=True
+        )
+    found, limit = json.loads(done.stdout), total + largest + ALLOWANCE
+    print(
+        f"{arguments.preset} {arguments.dtype}: {total / 1e6:.0f} MB in files of at most {largest / 1e6:.0f} MB; "
+        f"loaded in {found['seconds']:.1f} s; "
+        f"peak {found['peak'] / 1e6:.0f} MB, at the end {found['end'] / 1e6:.0f} MB, limit {limit / 1e6:.0f} MB"
+    )
+    sys.exit(int(found["peak"] > limit))
+
+
+if __name__ == "__main__":
+    main()
