@@ -34,6 +34,7 @@ import torch
 from monai_sa2va.checkpoints.families import family_of
 from monai_sa2va.checkpoints.pretrained import build_without_memory
 from monai_sa2va.checkpoints.safetensors_file import TensorEntry, shards_of, write_safetensors
+from monai_sa2va.checkpoints.source import EXTRAS_FILE, extras_of
 from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -51,7 +52,7 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) 
 
     Args:
         folder: that gets it; it is there.
-        preset: name of an official geometry.
+        preset: name of a geometry.
         shards: number of files, about.
         dtype: of the weights.
 
@@ -75,7 +76,11 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) 
         places.update(dict.fromkeys((entry.key for entry in file), name))
     index = {"metadata": {"total_size": total}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    (folder / "config.json").write_text(json.dumps(family.write_config(config)))
+    written = family.write_config(config)
+    (folder / "config.json").write_text(json.dumps(written))
+    extras = extras_of(config, family, written)
+    if extras:
+        (folder / EXTRAS_FILE).write_text(json.dumps(extras))
     byte_tokenizer().save_pretrained(folder)
     return total, max(sum(entry.size for entry in file) for file in files)
 
@@ -105,10 +110,12 @@ def measure(folder: Path) -> dict[str, float]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start = time.perf_counter()
-    network = Sa2VA.from_pretrained(folder)
-    seconds = time.perf_counter() - start
-    done.set()
-    watcher.join()
+    try:
+        network = Sa2VA.from_pretrained(folder)
+    finally:
+        seconds = time.perf_counter() - start
+        done.set()
+        watcher.join()
     end = rss_anon()
     # alive until here
     assert not next(network.parameters()).is_meta
@@ -118,7 +125,7 @@ def measure(folder: Path) -> dict[str, float]:
 def main() -> None:
     """Command line; exit code 1 where the peak is above the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="sa2va_1b", help="official geometry, see monai_sa2va.networks.presets")
+    parser.add_argument("--preset", default="sa2va_1b", help="geometry, see monai_sa2va.networks.presets")
     parser.add_argument("--shards", type=int, default=8)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--measure", type=Path, metavar="FOLDER", help="only load this checkpoint, and print JSON")

@@ -73,7 +73,11 @@ def segment(
     ] = None,
     checkpoint: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Weights in place of the bundle's: .pt or .safetensors."),
+        typer.Option(
+            metavar="PATH",
+            help="Weights in place of the bundle's: a .pt or .safetensors file, or the folder of an official or "
+            "converted checkpoint.",
+        ),
     ] = None,
     file_format: Annotated[
         str, typer.Option("--format", help="Of the masks, separated by commas; png is for pictures only.")
