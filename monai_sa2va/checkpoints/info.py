@@ -27,12 +27,13 @@ from safetensors import SafetensorError, safe_open
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["INFO_KEY", "ModelInfo", "read_info", "stored"]
+__all__ = ["INFO_KEY", "PRESENCE", "ModelInfo", "is_adapter", "read_info", "stored"]
 
 INFO_KEY = "info"
 """Where a checkpoint holds its information: a key beside ``"model"``, or the JSON of a safetensors file's metadata."""
 
-_PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
+PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
+"""Fields of a configuration that training finds out by itself."""
 
 
 class ModelInfo:
@@ -62,7 +63,7 @@ class ModelInfo:
             scale: of the object score.
             bias: added to it.
         """
-        self._state["config"] = {**self._state["config"], **dict(zip(_PRESENCE, (threshold, scale, bias), strict=True))}
+        self._state["config"] = {**self._state["config"], **dict(zip(PRESENCE, (threshold, scale, bias), strict=True))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that a run goes on as it began; what validation said of the object scores is taken over, no more.
@@ -72,7 +73,7 @@ class ModelInfo:
         """
         told = state.get("config")
         if isinstance(told, Mapping):
-            tuned = {key: told[key] for key in _PRESENCE if key in told}
+            tuned = {key: told[key] for key in PRESENCE if key in told}
             self._state["config"] = {**self._state["config"], **tuned}
         shared = self._state.keys() & state.keys()
         odd = sorted(key for key in shared if _given(self._state[key]) != _given(state[key]))
@@ -84,7 +85,7 @@ class ModelInfo:
 
 def _given(value: Any) -> Any:
     """A value without what training finds out by itself."""
-    return {key: v for key, v in value.items() if key not in _PRESENCE} if isinstance(value, Mapping) else value
+    return {key: v for key, v in value.items() if key not in PRESENCE} if isinstance(value, Mapping) else value
 
 
 def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -112,6 +113,11 @@ def read_info(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(info, Mapping):
         raise CheckpointError(f"{path.name} holds a {type(info).__name__} under {INFO_KEY!r}; a dictionary is expected")
     return dict(info)
+
+
+def is_adapter(info: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's information is that of an adapter: it names the base that it can't do without."""
+    return isinstance(info.get("base"), Mapping)
 
 
 def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:

@@ -24,9 +24,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from monai_sa2va.checkpoints.info import is_adapter, read_info
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["load_weights", "read_weights"]
+__all__ = ["listed", "load_weights", "read_weights"]
 
 _SHOWN = 3
 _SAFETENSORS = ".safetensors"
@@ -89,9 +90,9 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     weights = read_weights(path)
     own = network.state_dict()
     faults = [
-        _listed("missing", sorted(own.keys() - weights.keys())),
-        _listed("unexpected", sorted(weights.keys() - own.keys())),
-        _listed(
+        listed("missing", sorted(own.keys() - weights.keys())),
+        listed("unexpected", sorted(weights.keys() - own.keys())),
+        listed(
             "of another shape",
             [
                 f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
@@ -101,6 +102,7 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
         ),
     ]
     if any(faults):
+        _refuse_adapter(Path(path), weights)
         raise CheckpointError(
             f"{Path(path).name} doesn't fit this network: {'; '.join(filter(None, faults))}. "
             "Give the checkpoint that was trained with this bundle's network_def"
@@ -109,6 +111,25 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     return network
 
 
-def _listed(what: str, keys: Sequence[str]) -> str:
+def _refuse_adapter(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Say of an adapter, or of LoRA's weights, what they are.
+
+    Raises:
+        CheckpointError: where the file is one.
+    """
+    if is_adapter(read_info(path)):
+        raise CheckpointError(
+            f"{path.name} is an adapter, which holds only what was trained; give it as adapter, and its base here"
+        )
+    lora = next((key for key in weights if ".lora_" in key), None)
+    if lora is not None:
+        raise CheckpointError(
+            f"{path.name} holds LoRA weights ({lora}) without their configuration (rank, alpha, base), so they can't "
+            "be merged; give the adapter that the training wrote, or merged weights"
+        )
+
+
+def listed(what: str, keys: Sequence[str]) -> str:
+    """How an error names keys: their number and the first three; empty where there is none."""
     shown = ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
     return f"{len(keys)} keys {what} ({shown})" if keys else ""
