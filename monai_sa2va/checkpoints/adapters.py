@@ -29,7 +29,16 @@ from monai_sa2va.checkpoints.load import listed, read_weights
 from monai_sa2va.checkpoints.save import save_checkpoint
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["AdapterFile", "MergedCounts", "apply_adapter", "lora_layers", "merge_files", "merge_into", "read_adapter"]
+__all__ = [
+    "AdapterFile",
+    "MergedCounts",
+    "apply_adapter",
+    "check_base",
+    "lora_layers",
+    "merge_files",
+    "merge_into",
+    "read_adapter",
+]
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -105,7 +114,9 @@ def lora_layers(adapter: AdapterFile) -> dict[str, tuple[torch.Tensor, torch.Ten
         a, b = adapter.tensors.get(layer + _A), adapter.tensors.get(layer + _B)
         rank = adapter.info["lora"]["rank"]
         if a is None or b is None or a.ndim != 2 or b.ndim != 2 or not len(a) == b.shape[1] == rank:
-            raise CheckpointError(f"{adapter.name} holds no A and B of rank {rank} for {layer}; take another copy of it")
+            raise CheckpointError(
+                f"{adapter.name} holds no A and B of rank {rank} for {layer}; take another copy of it"
+            )
         layers[layer] = (a, b)
     return layers
 
@@ -124,7 +135,7 @@ def merge_into(weights: Mapping[str, torch.Tensor], adapter: AdapterFile) -> set
     Raises:
         CheckpointError: when the weights are not those that the adapter was trained on, or a tensor doesn't fit.
     """
-    _check_base(weights, adapter)
+    check_base(weights, adapter)
     return _merge(weights, adapter)
 
 
@@ -200,7 +211,7 @@ def merge_files(
     """
     read = read_adapter(adapter)
     weights = read_weights(base)
-    _check_base(weights, read)
+    check_base(weights, read)
     touched = {f"{layer}.weight" for layer in lora_layers(read)} | {key for key in read.tensors if ".lora_" not in key}
     merged = {
         key: value.to(torch.float32) if key in touched and value.is_floating_point() else value
@@ -215,7 +226,7 @@ def merge_files(
     return MergedCounts(len(merged) - len(touched), n_lora, len(touched) - n_lora)
 
 
-def _check_base(weights: Mapping[str, torch.Tensor], adapter: AdapterFile) -> None:
+def check_base(weights: Mapping[str, torch.Tensor], adapter: AdapterFile) -> None:
     """Refuse weights that are not those the adapter was trained on.
 
     Raises:

@@ -70,6 +70,8 @@ def _save_safetensors(content: Mapping[str, Any], path: Path) -> None:
     tensors = {name: tensor.detach().contiguous() for name, tensor in content["model"].items()}
     metadata = {key: json.dumps(value) for key, value in content.items() if key != "model"}
     save_file(tensors, path, metadata={"format": "pt", **metadata})
+    # safetensors makes a private file, a checkpoint is for everyone who may read the folder
+    path.chmod(0o644)
 
 
 def _reason(error: BaseException) -> str:

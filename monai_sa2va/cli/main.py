@@ -37,6 +37,7 @@ VERBS = {
     "datalist": "Make a datalist from a folder of images and a folder of masks.",
     "phantoms": "Write made images with known structures, to try things on.",
     "check": "Check data, checkpoint, settings and machine before a run.",
+    "merge": "Merge an adapter into the checkpoint that it was fine-tuned from.",
     "info": "Show versions, devices and the bundle in use.",
 }
 

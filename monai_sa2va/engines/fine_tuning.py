@@ -34,8 +34,8 @@ class FineTuning:
     Its ``state_dict()`` is that of the trained parameters alone, so in a checkpoint it stands where the network would.
 
     Args:
-        network: a Sa2VA with the weights of its base and ``requires_grad`` as :func:`~monai_sa2va.networks.parts.freeze`
-            sets it; it gets LoRA in place.
+        network: a Sa2VA with the weights of its base, and frozen as
+            :func:`~monai_sa2va.networks.parts.freeze` does it; it gets LoRA in place.
         lora: of the language model; ``None`` for none.
 
     Attributes:

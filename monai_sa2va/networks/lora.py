@@ -94,7 +94,9 @@ def add_lora(network: nn.Module, lora: LoRA) -> list[str]:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ConfigError("lora needs the package peft; pip install 'monai-sa2va[finetune]', or disable lora") from error
+        raise ConfigError(
+            "lora needs the package peft; pip install 'monai-sa2va[finetune]', or disable lora"
+        ) from error
     trained = {part_of(name) for name, parameter in network.named_parameters() if parameter.requires_grad}
     if odd := [part for part in _OWN_PARTS if part in trained]:
         raise ConfigError(
