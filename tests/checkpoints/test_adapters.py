@@ -113,7 +113,7 @@ def test_a_merged_file_is_a_checkpoint_like_any_other(trained: tuple[Sa2VA, Path
 
 
 def test_only_what_trained_is_saved(trained: tuple[Sa2VA, Path], base: Path) -> None:
-    network, path = trained
+    path = trained[1]
     with safe_open(path, framework="pt") as file:
         names, metadata = set(file.keys()), file.metadata()
     parts = [name for name in names if ".lora_" not in name]
