@@ -146,6 +146,7 @@ def test_the_pages_with_tested_commands_are_those_below():
         "docs/tutorial/first-run.md",
         "docs/how-to/own-data.md",
         "docs/how-to/train.md",
+        "docs/how-to/fine-tune.md",
     }
 
 
@@ -186,6 +187,20 @@ def test_commands_of_the_readme(tmp_path, workplace):
 def test_commands_for_training(tmp_path, workplace):
     run_page("docs/how-to/train.md", tmp_path, workplace)
     assert list((tmp_path / "runs/first").glob("resume_*.pt"))
+
+
+@pytest.mark.slow
+def test_commands_for_fine_tuning(tmp_path, workplace):
+    pytest.importorskip("peft", reason="peft is not installed")
+    network = Sa2VA("tiny", seed=0)
+    info = {"config": network.config.to_dict(), "window": "auto", "axis": "auto"}
+    torch.save({"model": network.state_dict(), "info": info}, tmp_path / "base.pt")
+    run_page("docs/how-to/fine-tune.md", tmp_path, workplace)
+    assert (tmp_path / "tuned.safetensors").is_file()
+    assert (tmp_path / "tuned_peft" / "adapter_config.json").is_file()
+    first = next((tmp_path / "results").glob("*/nodule.png"))
+    second = tmp_path / "merged" / first.relative_to(tmp_path / "results")
+    assert (np.array(Image.open(first)) == np.array(Image.open(second))).all()
 
 
 @pytest.mark.slow
