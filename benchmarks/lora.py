@@ -12,9 +12,9 @@
 """What a LoRA step costs: seconds and peak memory, with and without gradient checkpointing.
 
 ``python benchmarks/lora.py`` builds the geometry of internvl3_8b on the GPU with random weights in bfloat16, puts LoRA
-of rank 128 into its language model as ``bundle/configs/recipes/upstream.json`` has it, and takes optimizer steps on made
-pictures: forward, backward, AdamW. It prints the median step and the peak of the GPU's memory for each of both, the
-changes beside the claimed -20 % speed and -40 % memory, and the size of the adapter, and writes them as JSON.
+of rank 128 into its language model as ``bundle/configs/recipes/upstream.json`` has it, and takes optimizer steps on
+made pictures: forward, backward, AdamW. It prints the median step and the peak of the GPU's memory for each of both,
+the changes beside the claimed -20 % speed and -40 % memory, and the size of the adapter, and writes them as JSON.
 
 On a CPU ``--preset tiny --batch-size 2 --steps 2 --warm-up 1 --rank 8`` tries the script; peak memory is then unknown.
 """
