@@ -82,7 +82,8 @@ def build(config: Sa2VAConfig, rank: int, device: torch.device) -> Sa2VA:
 def _buffers(config: Sa2VAConfig) -> list[tuple[str, torch.Tensor]]:
     """Buffers of a geometry, from a network on the host whose parameters take no memory."""
 
-    def unfilled(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> torch.nn.Parameter | None:
+    # torch's annotation leaves out that what a hook returns takes the parameter's place
+    def unfilled(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> Any:
         return None if parameter is None else torch.nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
     handle = torch.nn.modules.module.register_module_parameter_registration_hook(unfilled)
