@@ -20,7 +20,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 # Named one by one, so that what a training run left under bundle/ stays at home.
-BUNDLE_FILES = ("LICENSE", "configs/*", "docs/*", "models/model.pt")
+BUNDLE_FILES = ("LICENSE", "configs/*", "configs/recipes/*", "docs/*", "models/model.pt")
 
 
 class BuildWithBundle(build_py):

@@ -24,6 +24,7 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from monai_sa2va.bundles import find_bundle
+from monai_sa2va.checkpoints.adapters import apply_adapter
 from monai_sa2va.checkpoints.load import load_weights
 from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
 from monai_sa2va.checkpoints.source import open_checkpoint
@@ -103,6 +104,7 @@ class Segmenter:
         dir: str | os.PathLike[str] | None = None,  # noqa: A002 - the name is part of the contract
         *,
         checkpoint: str | os.PathLike[str] | None = None,
+        adapter: str | os.PathLike[str] | None = None,
         device: torch.device | str | None = None,
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window | None = None,
@@ -115,6 +117,7 @@ class Segmenter:
             dir: the bundle's folder, looked for as :func:`~monai_sa2va.bundles.find_bundle` does.
             checkpoint: file of weights in place of the config's ``checkpoint``, or the folder of a checkpoint, as for
                 :meth:`from_pretrained`; such a folder says its network itself, and no bundle is looked for.
+            adapter: what a fine-tuning of these weights wrote, which is merged into them.
             device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255; by default as in the checkpoint's training.
@@ -123,7 +126,7 @@ class Segmenter:
 
         Raises:
             ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
-            CheckpointError: when the weights are missing or don't fit.
+            CheckpointError: when the weights are missing or don't fit, or the adapter is of other ones.
         """
         if checkpoint is not None and Path(checkpoint).is_dir():
             if overrides:
@@ -138,17 +141,21 @@ class Segmenter:
             raise ConfigError(f"{os.fspath(file)!r} is missing; name a bundle with an inference config")
         parser = ConfigParser()
         parser.read_config(str(file))
-        for key in ("network_def", "checkpoint", *overrides):
+        for key in ("network_def", "checkpoint", *(() if adapter is None else ("adapter",)), *overrides):
             if key not in parser:
                 raise ConfigError(f"{file.name} has no id {key!r}; known: {', '.join(sorted(parser.get()))}")
         parser.update({"bundle_root": str(bundle), **overrides})
         weights = bundle / parser.get_parsed_content("checkpoint") if checkpoint is None else Path(checkpoint)
         # the checkpoint says its geometry, window and axis to the other ids
         parser.update({"checkpoint": str(weights)})
+        if adapter is not None:
+            parser.update({"adapter": os.fspath(adapter)})
+        elif "adapter" in parser:
+            adapter = parser.get_parsed_content("adapter")
         network = parser.get_parsed_content("network_def")
         if not isinstance(network, Sa2VA):
             raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
-        load_weights(network, weights)
+        apply_adapter(load_weights(network, weights), adapter)
         window = _or_configured(window, parser, "window")
         axis = _or_configured(axis, parser, "axis")
         return cls(network, device=target, amp=amp, window=window, axis=axis)

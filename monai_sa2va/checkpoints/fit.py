@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["check_fit"]
+__all__ = ["check_fit", "listed"]
 
 _SHOWN = 3
 
@@ -37,9 +37,9 @@ def check_fit(
         CheckpointError: listing the keys that are missing, unexpected or of another shape.
     """
     faults = [
-        _listed("missing", [key for key in expected if key not in found]),
-        _listed("unexpected", [key for key in found if key not in expected]),
-        _listed(
+        listed("missing", [key for key in expected if key not in found]),
+        listed("unexpected", [key for key in found if key not in expected]),
+        listed(
             "of another shape",
             [
                 f"{key} {tuple(found[key])} instead of {tuple(shape)}"
@@ -52,6 +52,7 @@ def check_fit(
         raise CheckpointError(f"{name} doesn't fit this network: {'; '.join(filter(None, faults))}. {advice}")
 
 
-def _listed(what: str, keys: Sequence[str]) -> str:
+def listed(what: str, keys: Sequence[str]) -> str:
+    """How an error names keys: their number and the first three; empty where there is none."""
     shown = ", ".join(sorted(keys)[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
     return f"{len(keys)} keys {what} ({shown})" if keys else ""

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
-__all__ = ["INFO_KEY", "WEIGHT_FILES", "ModelInfo", "checkpoint_file", "read_info", "stored"]
+__all__ = ["INFO_KEY", "PRESENCE", "WEIGHT_FILES", "ModelInfo", "checkpoint_file", "is_adapter", "read_info", "stored"]
 
 INFO_KEY = "info"
 """Where a checkpoint holds its information: a key beside ``"model"``, or the JSON of a safetensors file's metadata."""
@@ -35,7 +35,8 @@ INFO_KEY = "info"
 WEIGHT_FILES = ("model.safetensors", "model.pt")
 """Names of the file of weights in the folder of a checkpoint of this package."""
 
-_PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
+PRESENCE = ("presence_threshold", "presence_scale", "presence_bias")
+"""Fields of a configuration that training finds out by itself."""
 
 
 class ModelInfo:
@@ -65,7 +66,7 @@ class ModelInfo:
             scale: of the object score.
             bias: added to it.
         """
-        self._state["config"] = {**self._state["config"], **dict(zip(_PRESENCE, (threshold, scale, bias), strict=True))}
+        self._state["config"] = {**self._state["config"], **dict(zip(PRESENCE, (threshold, scale, bias), strict=True))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Check that a run goes on as it began; what validation said of the object scores is taken over, no more.
@@ -75,7 +76,7 @@ class ModelInfo:
         """
         told = state.get("config")
         if isinstance(told, Mapping):
-            tuned = {key: told[key] for key in _PRESENCE if key in told}
+            tuned = {key: told[key] for key in PRESENCE if key in told}
             self._state["config"] = {**self._state["config"], **tuned}
         shared = self._state.keys() & state.keys()
         odd = sorted(key for key in shared if _given(self._state[key]) != _given(state[key]))
@@ -87,7 +88,7 @@ class ModelInfo:
 
 def _given(value: Any) -> Any:
     """A value without what training finds out by itself."""
-    return {key: v for key, v in value.items() if key not in _PRESENCE} if isinstance(value, Mapping) else value
+    return {key: v for key, v in value.items() if key not in PRESENCE} if isinstance(value, Mapping) else value
 
 
 def checkpoint_file(path: str | os.PathLike[str]) -> Path:
@@ -147,6 +148,11 @@ def _with_tokenizer(info: dict[str, Any], folder: Path) -> dict[str, Any]:
         if config["tokenizer"] != "bytes" and beside.is_dir():
             return {**info, "config": {**config, "tokenizer": os.path.abspath(beside)}}
     return info
+
+
+def is_adapter(info: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's information is that of an adapter: it names the base that it can't do without."""
+    return isinstance(info.get("base"), Mapping)
 
 
 def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from monai_sa2va.checkpoints.fit import check_fit
-from monai_sa2va.checkpoints.info import checkpoint_file
+from monai_sa2va.checkpoints.info import checkpoint_file, is_adapter, read_info
 from monai_sa2va.errors import CheckpointError
 
 __all__ = ["load_weights", "read_weights"]
@@ -87,11 +87,33 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     """
     weights = read_weights(path)
     own = network.state_dict()
-    check_fit(
-        {key: value.shape for key, value in own.items()},
-        {key: value.shape for key, value in weights.items()},
-        Path(path).name,
-        "Give the checkpoint that was trained with this bundle's network_def",
-    )
+    try:
+        check_fit(
+            {key: value.shape for key, value in own.items()},
+            {key: value.shape for key, value in weights.items()},
+            Path(path).name,
+            "Give the checkpoint that was trained with this bundle's network_def",
+        )
+    except CheckpointError:
+        _refuse_adapter(Path(path), weights)
+        raise
     network.load_state_dict(weights)
     return network
+
+
+def _refuse_adapter(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
+    """Say of an adapter, or of LoRA's weights, what they are.
+
+    Raises:
+        CheckpointError: where the file is one.
+    """
+    if is_adapter(read_info(path)):
+        raise CheckpointError(
+            f"{path.name} is an adapter, which holds only what was trained; give it as adapter, and its base here"
+        )
+    lora = next((key for key in weights if ".lora_" in key), None)
+    if lora is not None:
+        raise CheckpointError(
+            f"{path.name} holds LoRA weights ({lora}) without their configuration (rank, alpha, base), so they can't "
+            "be merged; give the adapter that the training wrote, or merged weights"
+        )

@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from monai_sa2va.errors import OutputError
 
@@ -35,7 +38,8 @@ def save_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) ->
 
     Args:
         content: plain values and tensors, so that it can be read without running code.
-        path: of the file; its folder is made where it is missing.
+        path: of the file; its folder is made where it is missing. With the suffix ``.safetensors`` it holds the
+            tensors of ``content["model"]``, and all else as JSON in its metadata.
 
     Raises:
         OutputError: when it can't be written; what was there before is still there.
@@ -44,19 +48,30 @@ def save_checkpoint(content: Mapping[str, Any], path: str | os.PathLike[str]) ->
     temporary = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
+        if path.suffix.lower() == ".safetensors":
+            _save_safetensors(content, temporary)
+        else:
+            with temporary.open("wb") as file:
+                torch.save(dict(content), file)
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputError(
             f"the checkpoint {path.name!r} can't be written: {_reason(error)}; see to its folder"
         ) from error
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def _save_safetensors(content: Mapping[str, Any], path: Path) -> None:
+    tensors = {name: tensor.detach().contiguous() for name, tensor in content["model"].items()}
+    metadata = {key: json.dumps(value) for key, value in content.items() if key != "model"}
+    save_file(tensors, path, metadata={"format": "pt", **metadata})
+    # safetensors makes a private file, a checkpoint is for everyone who may read the folder
+    path.chmod(0o644)
 
 
 def _reason(error: BaseException) -> str:

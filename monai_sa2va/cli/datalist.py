@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -31,27 +31,38 @@ _MOST_ROWS = 50
 
 def datalist(
     images: Annotated[
-        Path, typer.Argument(help="Folder of images (png, jpg, tif, bmp, nii, nii.gz, nrrd), nested or not.")
-    ],
-    masks: Annotated[
         Path,
         typer.Argument(
-            help="Folder of masks, named like their images or with an ending such as _mask, _label, _seg, _gt. It may "
-            "be the images' own folder."
-        ),
-    ],
-    prompt: Annotated[
-        list[str],
-        typer.Option(
-            "--prompt",
-            "-p",
-            help="What the masks show. One name for binary masks (0/1 or 0/255): -p vessels. For label maps one a "
-            "value: -p 1=vessels -p '2=optic disc|optic nerve head'. Synonyms are joined by |.",
+            help="Folder of images (png, jpg, tif, bmp, nii, nii.gz, nrrd), nested or not; or Sa2VA's "
+            "annotations.json, or nnU-Net's dataset.json."
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The .json file to write; it is replaced if it is there.")
     ],
+    masks: Annotated[
+        Optional[Path],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
+        typer.Argument(
+            help="Folder of masks, named like their images or with an ending such as _mask, _label, _seg, _gt. It may "
+            "be the images' own folder. Of annotations.json: where its polygons are drawn. [default: masks beside -o]",
+            show_default=False,
+        ),
+    ] = None,
+    prompt: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--prompt",
+            "-p",
+            show_default=False,
+            help="What the masks show. One name for binary masks (0/1 or 0/255): -p vessels. For label maps one a "
+            "value: -p 1=vessels -p '2=optic disc|optic nerve head'. Synonyms are joined by |. annotations.json and "
+            "dataset.json say it themselves.",
+        ),
+    ] = None,
+    channel: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Number or name of the channel to take where dataset.json has several.", show_default=False),
+    ] = None,
     absent: Annotated[
         list[str] | None,
         typer.Option(help="Something that none of the images shows; the model learns to say so. May be repeated."),
@@ -91,7 +102,7 @@ def datalist(
         ),
     ] = False,
 ) -> None:
-    """Make a datalist from a folder of images and a folder of masks.
+    """Make a datalist from a folder of images and a folder of masks, or from another project's list.
 
     Pairs them by name, checks that both fit, notes what each mask holds and splits by patient. What can't be used is
     listed and left out: the exit code is then 1, and 2 where nothing is left.
@@ -100,6 +111,7 @@ def datalist(
     from rich.console import Console
     from rich.progress import track
 
+    from monai_sa2va.data.import_datalist import import_datalist
     from monai_sa2va.data.make_datalist import check_target, make_datalist, write_datalist
     from monai_sa2va.data.pairing import Pair
     from monai_sa2va.data.splits import DEFAULT_SPLIT, parse_split
@@ -117,28 +129,40 @@ def datalist(
             list(pairs), description="reading", console=console, transient=True, disable=not console.is_terminal
         )
 
-    made = make_datalist(
-        images,
-        masks,
-        prompt,
-        base_dir=output.parent,
-        absent=absent or [],
-        negatives=negatives,
-        group_regex=group_regex,
-        split=DEFAULT_SPLIT if split is None else parse_split(split),
-        validation_groups=_listed(validation_groups),
-        test_groups=_listed(test_groups),
-        seed=seed,
-        mask_suffix=mask_suffix,
-        progress=progress,
-        include_patient=include_patient,
-    )
+    options: dict[str, Any] = {
+        "base_dir": output.parent,
+        "group_regex": group_regex,
+        "split": DEFAULT_SPLIT if split is None else parse_split(split),
+        "validation_groups": _listed(validation_groups),
+        "test_groups": _listed(test_groups),
+        "seed": seed,
+        "include_patient": include_patient,
+    }
+    if images.suffix.lower() == ".json":
+        if absent or negatives or mask_suffix:
+            raise DatalistError("--absent, --negatives and --mask-suffix are for folders; leave them out")
+        made = import_datalist(
+            images, masks or output.parent / "masks", prompts=prompt or [], channel=channel, **options
+        )
+    elif masks is None or not prompt or channel is not None:
+        raise DatalistError("of a folder of images give MASKS and --prompt, and no --channel")
+    else:
+        made = make_datalist(
+            images,
+            masks,
+            prompt,
+            absent=absent or [],
+            negatives=negatives,
+            mask_suffix=mask_suffix,
+            progress=progress,
+            **options,
+        )
     if made.left_out:
         _show_left_out(made.left_out, console, include_patient)
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     if not len(made):
-        raise DatalistError(f"no image of {images} and mask of {masks} can be used; nothing is written")
+        raise DatalistError(f"no image of {images} and mask of {masks or images} can be used; nothing is written")
     write_datalist(output, made.sections)
     typer.echo(_summary(made, output))
     if made.left_out:

@@ -38,6 +38,7 @@ VERBS = {
     "phantoms": "Write made images with known structures, to try things on.",
     "check": "Check data, checkpoint, settings and machine before a run.",
     "convert": "Turn an official checkpoint into one of this package, and back.",
+    "merge": "Merge an adapter into the checkpoint that it was fine-tuned from.",
     "info": "Show versions, devices and the bundle in use.",
 }
 

@@ -79,6 +79,10 @@ def segment(
             "converted checkpoint.",
         ),
     ] = None,
+    adapter: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="What a fine-tuning of these weights wrote: adapter.safetensors."),
+    ] = None,
     file_format: Annotated[
         str, typer.Option("--format", help="Of the masks, separated by commas; png is for pictures only.")
     ] = "png,nifti",
@@ -128,6 +132,7 @@ def segment(
     segmenter = Segmenter.from_bundle(
         bundle,
         checkpoint=checkpoint,
+        adapter=adapter,
         device=None if device is Device.AUTO else device.value,
         window=window,
         axis=None if axis is None else axis.value,

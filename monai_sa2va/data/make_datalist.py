@@ -32,7 +32,15 @@ from monai_sa2va.data.splits import DEFAULT_SPLIT, group_of, split_by_fraction, 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, DatalistError, OutputError
 
-__all__ = ["MadeDatalist", "check_target", "make_datalist", "parse_prompt_options", "write_datalist"]
+__all__ = [
+    "MadeDatalist",
+    "check_target",
+    "make_datalist",
+    "parse_prompt_options",
+    "relative_path",
+    "split_entries",
+    "write_datalist",
+]
 
 _SHOWN = 60
 _FOREGROUND = 0
@@ -108,6 +116,8 @@ def make_datalist(
     mask_suffix: str | None = None,
     progress: Callable[[Iterable[Pair]], Iterable[Pair]] = iter,
     include_patient: bool = False,
+    paired: tuple[Sequence[Pair], Sequence[LeftOut]] | None = None,
+    common: Mapping[str, Any] | None = None,
 ) -> MadeDatalist:
     """Pair images with masks, check both, name what each mask holds and split by group.
 
@@ -128,6 +138,8 @@ def make_datalist(
         progress: wraps the pairs while their files are read.
         include_patient: whether warnings and errors have folders and groups in them, which may name patients. The
             datalist has paths and groups in any case.
+        paired: pairs, and what belongs to none, where these are known already; the folders aren't looked at then.
+        common: fields that every entry gets.
 
     Returns:
         The datalist and what was left out. It may be empty: then every pair has its reason in ``left_out``.
@@ -141,7 +153,8 @@ def make_datalist(
     for phrase in not_there:
         if phrase.casefold() in named:
             raise DatalistError(f"absent '{phrase}' is also a prompt")
-    pairs, left_out = pair_by_name(Path(images), Path(masks), mask_suffix)
+    pairs, rest = pair_by_name(Path(images), Path(masks), mask_suffix) if paired is None else paired
+    left_out = list(rest)
     found: list[tuple[Pair, str, list[int]]] = []
     for pair in progress(pairs):
         group = group_of(pair.name, group_regex)
@@ -169,8 +182,50 @@ def make_datalist(
             reason = "shows nothing that a prompt names; --negatives keeps such images as examples of its absence"
             left_out.append(LeftOut(pair.image, reason))
             continue
-        entry = _entry(pair, shown, [*missing, *not_there], Path(base_dir))
+        entry = {**_entry(pair, shown, [*missing, *not_there], Path(base_dir)), **(common or {})}
         entries.append((group, entry if group_regex is None else {**entry, Keys.GROUP.value: group}))
+    return split_entries(
+        entries,
+        left_out,
+        warnings,
+        split=split,
+        validation_groups=validation_groups,
+        test_groups=test_groups,
+        seed=seed,
+        grouped=group_regex is not None,
+        include_patient=include_patient,
+    )
+
+
+def split_entries(
+    entries: Sequence[tuple[str, dict[str, Any]]],
+    left_out: Sequence[LeftOut],
+    warnings: Sequence[str],
+    *,
+    split: Sequence[float] = DEFAULT_SPLIT,
+    validation_groups: Sequence[str] = (),
+    test_groups: Sequence[str] = (),
+    seed: int = 0,
+    grouped: bool = False,
+    include_patient: bool = False,
+) -> MadeDatalist:
+    """Put entries into sections, those of one group into one.
+
+    Args:
+        entries: group and entry each.
+        left_out: handed on.
+        warnings: handed on, with one more where names look as if two sections shared a patient.
+        split: as for :func:`make_datalist`, like the next three and ``include_patient``.
+        validation_groups: see there.
+        test_groups: see there.
+        seed: see there.
+        grouped: whether the groups were named on purpose.
+        include_patient: see there.
+
+    Raises:
+        DatalistError: when the split can't be made.
+    """
+    warnings = list(warnings)
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section in SECTIONS}
     groups: dict[str, list[str]] = {section: [] for section in SECTIONS}
     if entries:
@@ -183,7 +238,7 @@ def make_datalist(
         )
         for group, entry in entries:
             sections[section_of[group]].append(entry)
-        leak = leak_between_sections(section_of, include_patient) if group_regex is None else None
+        leak = None if grouped else leak_between_sections(section_of, include_patient)
         if leak:
             warnings.append(leak)
         for group in sorted(section_of):
@@ -268,8 +323,8 @@ def _match_values(
 
 def _entry(pair: Pair, shown: Mapping[int, tuple[str, ...]], absent: list[str], base_dir: Path) -> dict[str, Any]:
     entry: dict[str, Any] = {
-        Keys.IMAGE.value: _relative(pair.image, base_dir),
-        Keys.LABEL.value: _relative(pair.mask, base_dir),
+        Keys.IMAGE.value: relative_path(pair.image, base_dir),
+        Keys.LABEL.value: relative_path(pair.mask, base_dir),
         Keys.PROMPTS.value: {str(value): list(synonyms) for value, synonyms in shown.items()},
     }
     if absent:
@@ -277,7 +332,8 @@ def _entry(pair: Pair, shown: Mapping[int, tuple[str, ...]], absent: list[str], 
     return entry
 
 
-def _relative(path: Path, base_dir: Path) -> str:
+def relative_path(path: Path, base_dir: Path) -> str:
+    """How a datalist in ``base_dir`` names a file."""
     try:
         return Path(os.path.relpath(path, base_dir)).as_posix()
     except ValueError:  # on Windows, when they lie on different drives

@@ -21,7 +21,7 @@ from torch import nn
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["PARTS", "freeze", "part_of", "trainable_summary", "weights_hash"]
+__all__ = ["LORA", "PARTS", "freeze", "part_of", "trainable_summary", "weights_hash"]
 
 _QWEN = "mllm.model.visual."
 _SAM2 = "grounding_encoder.sam2_model."
@@ -42,6 +42,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 """Prefixes of the parameter names of each part; a name belongs to the first part that matches."""
 
+LORA = "lora"
+"""The part that :func:`~monai_sa2va.networks.lora.add_lora` makes, whose parameters lie inside the language model."""
+
 
 def part_of(name: str) -> str:
     """Name of the part that a parameter of :class:`~monai_sa2va.networks.sa2va.Sa2VA` belongs to.
@@ -49,6 +52,8 @@ def part_of(name: str) -> str:
     Raises:
         ConfigError: when no part has it.
     """
+    if ".lora_" in name:
+        return LORA
     for part, prefixes in PARTS.items():
         if name.startswith(prefixes):
             return part
@@ -80,10 +85,10 @@ def freeze(network: nn.Module, parts: Iterable[str]) -> nn.Module:
 
 
 def trainable_summary(network: nn.Module) -> dict[str, tuple[int, int]]:
-    """Parameters by part: (trained, all), parts in the order of :data:`PARTS`."""
+    """Parameters by part: (trained, all), parts in the order of :data:`PARTS`, LoRA behind them where there is any."""
     totals = dict.fromkeys(PARTS, (0, 0))
     for part, count, trained in _counts(network):
-        before = totals[part]
+        before = totals.get(part, (0, 0))
         totals[part] = (before[0] + (count if trained else 0), before[1] + count)
     return totals
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from monai_sa2va.checkpoints.adapters import apply_adapter, read_adapter
 from monai_sa2va.checkpoints.info import read_info
 from monai_sa2va.checkpoints.load import load_weights, read_weights
 from monai_sa2va.data.checks import check_image
@@ -48,25 +49,28 @@ _TABLES = ("summary.csv", "cases.csv", "metrics.json")
 
 
 def check_checkpoint(settings: Settings) -> Iterator[Remark]:
-    """Whether the checkpoint is whole, of the configured network's geometry, and well converted."""
+    """Whether the checkpoint is whole, of the network's geometry, and well converted, and its adapter fits it."""
     if not settings.has("checkpoint"):
         return
-    path = Path(settings.value("checkpoint"))
-    info = read_info(path)
+    path, adapter = Path(settings.value("checkpoint")), settings.value("adapter")
+    told = path.name if adapter is None else read_adapter(adapter).name
+    info = read_info(adapter or path)
     network = settings.value("network_def")
     if "config" in info and _plain(info["config"]) != _plain(network.config.to_dict()):
-        own, told = _plain(network.config.to_dict()), _plain(info["config"])
-        odd = sorted(key for key in own.keys() | told.keys() if own.get(key) != told.get(key))
+        own, stored = _plain(network.config.to_dict()), _plain(info["config"])
+        odd = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
         raise CheckpointError(
-            f"{path.name} was trained with another {', '.join(odd)} than network_def has; leave network_def as it is"
+            f"{told} was trained with another {', '.join(odd)} than network_def has; leave network_def as it is"
         )
     _check_values(read_weights(path), network.state_dict(), path.name)
-    load_weights(network, path)
+    apply_adapter(load_weights(network, path), adapter)
     settings.notes["info"] = info
+    merged = "" if adapter is None else f", and {told} was trained on it"
     if "config" not in info:
         yield Status.WARN, f"{path.name} doesn't say its geometry and preprocessing; its weights fit this network"
     else:
-        yield Status.PASS, f"{path.name} is complete, {sum(p.numel() for p in network.parameters()):,} parameters"
+        parameters = sum(p.numel() for p in network.parameters())
+        yield Status.PASS, f"{path.name} is complete, {parameters:,} parameters{merged}"
 
 
 def check_tokenizer(settings: Settings) -> Iterator[Remark]:

@@ -49,7 +49,7 @@ _FLOAT, _TRAINED = 4, 12
 # of a transformer's layer with fused attention, a token and a feature, in bfloat16 (Korthikanti et al. 2022)
 _LAYER = 34
 _TEXT_TOKENS = 256
-_BEST, _HANDLERS = "model.pt", "train#handlers"
+_BEST, _ADAPTER, _HANDLERS = "model.pt", "adapter.safetensors", "train#handlers"
 _KEEP = inspect.signature(ResumableCheckpoint).parameters["keep"].default
 
 
@@ -102,7 +102,8 @@ def check_checkpoint_folder(settings: Settings) -> Iterator[Remark]:
     folder = Path(settings.value("ckpt_dir"))
     needed = 0
     if settings.has("network"):
-        step, weights = checkpoint_bytes(settings.value("network"), settings.value("weights_dtype") is not None)
+        halved, trained = settings.value("weights_dtype") is not None, settings.has("tuning")
+        step, weights = checkpoint_bytes(settings.value("network"), halved, trained)
         files = _kept(settings) + 1
         held = sum(path.stat().st_size for path in _earlier(folder))
         # one of each is written beside what is there
@@ -116,7 +117,7 @@ def check_earlier_results(settings: Settings) -> Iterator[Remark]:
         return
     folder = Path(settings.value("ckpt_dir"))
     names = [path.name for path in _earlier(folder)]
-    resumable = [name for name in names if name != _BEST]
+    resumable = [name for name in names if name not in (_BEST, _ADAPTER)]
     if not settings.value("resume", False):
         if names:
             yield (
@@ -127,7 +128,7 @@ def check_earlier_results(settings: Settings) -> Iterator[Remark]:
         else:
             yield Status.PASS, f"nothing in {folder} is replaced"
     elif not resumable:
-        replaced = f", and replaces {_BEST}" if names else ""
+        replaced = f", and replaces {', '.join(names)}" if names else ""
         yield (
             Status.WARN,
             f"there is no resume_*.pt in ckpt_dir {folder}: training starts anew{replaced}; "
@@ -137,14 +138,15 @@ def check_earlier_results(settings: Settings) -> Iterator[Remark]:
         yield Status.PASS, f"training goes on from the {len(resumable)} resume_*.pt in {folder}"
 
 
-def checkpoint_bytes(network: Any, halved: bool = False) -> tuple[int, int]:
+def checkpoint_bytes(network: Any, halved: bool = False, trained_alone: bool = False) -> tuple[int, int]:
     """Sizes of a resumable checkpoint and of the weights alone, in bytes.
 
     Args:
         network: any; its weights are float32, of trained ones the checkpoint holds AdamW's two moments, too.
         halved: whether the weights alone are saved in half precision.
+        trained_alone: whether only trained weights are saved, as in fine-tuning.
     """
-    parameters = list(network.parameters())
+    parameters = [p for p in network.parameters() if p.requires_grad or not trained_alone]
     weights = _FLOAT * sum(p.numel() for p in parameters)
     moments = 2 * _FLOAT * sum(p.numel() for p in parameters if p.requires_grad)
     return weights + moments, weights // 2 if halved else weights
@@ -152,7 +154,7 @@ def checkpoint_bytes(network: Any, halved: bool = False) -> tuple[int, int]:
 
 def _earlier(folder: Path) -> list[Path]:
     """Files of an earlier run."""
-    return [path for pattern in (_BEST, "resume_*.pt") for path in sorted(folder.glob(pattern))]
+    return [path for pattern in (_BEST, _ADAPTER, "resume_*.pt") for path in sorted(folder.glob(pattern))]
 
 
 def _kept(settings: Settings) -> int:

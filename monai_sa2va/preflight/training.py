@@ -50,7 +50,8 @@ def check_parameters(settings: Settings) -> Iterator[Remark]:
             yield Status.FAIL, f"the optimizer lacks {len(missing)} trained parameters ({missing[0]}, ...); give it all"
             return
     total = sum(count for _, count in parts.values())
-    kept = f"; frozen: {', '.join(frozen)}" if frozen else ""
+    each = ", ".join(f"{part} {count:,}" for part, (count, _) in parts.items() if count)
+    kept = f": {each}; frozen: {', '.join(frozen)}" if frozen else ""
     yield Status.PASS, f"{trained:,} of {total:,} parameters are trained{kept}"
 
 

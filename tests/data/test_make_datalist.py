@@ -354,7 +354,7 @@ def test_torch_is_not_imported(tmp_path):
     folders(tmp_path, {"a": [255]})
     code = (
         "import sys; from monai_sa2va.cli.datalist import datalist; from pathlib import Path;"
-        "datalist(Path('images'), Path('masks'), ['vessels'], Path('d.json'), split='1/0/0');"
+        "datalist(Path('images'), Path('d.json'), Path('masks'), ['vessels'], split='1/0/0');"
         "from monai_sa2va.data.datalist import load_datalist; assert len(load_datalist('d.json')) == 1;"
         "heavy = {'torch', 'monai', 'transformers', 'sam2'} & set(sys.modules); assert not heavy, heavy"
     )

@@ -148,6 +148,7 @@ def test_the_pages_with_tested_commands_are_those_below():
         "docs/how-to/own-data.md",
         "docs/how-to/train.md",
         "docs/how-to/bring-a-checkpoint.md",
+        "docs/how-to/fine-tune.md",
     }
 
 
@@ -209,6 +210,20 @@ def test_commands_for_a_checkpoint(tmp_path, workplace, oracle_dir, monkeypatch)
             shapes.append(names["found"]["prediction_masks"][0].shape)
     assert shapes == [(1, 64, 64), (8, 64, 64), (8, 64, 64)]
     assert names["exact"].first_frames_inferer.n_context == 5
+
+
+@pytest.mark.slow
+def test_commands_for_fine_tuning(tmp_path, workplace):
+    pytest.importorskip("peft", reason="peft is not installed")
+    network = Sa2VA("tiny", seed=0)
+    info = {"config": network.config.to_dict(), "window": "auto", "axis": "auto"}
+    torch.save({"model": network.state_dict(), "info": info}, tmp_path / "base.pt")
+    run_page("docs/how-to/fine-tune.md", tmp_path, workplace)
+    assert (tmp_path / "tuned.safetensors").is_file()
+    assert (tmp_path / "tuned_peft" / "adapter_config.json").is_file()
+    first = next((tmp_path / "results").glob("*/nodule.png"))
+    second = tmp_path / "merged" / first.relative_to(tmp_path / "results")
+    assert (np.array(Image.open(first)) == np.array(Image.open(second))).all()
 
 
 @pytest.mark.slow
@@ -282,7 +297,9 @@ def test_bundle_overrides_exist():
         words = shlex.split(line)
         first = words.index("run") + 1
         file = words[words.index("--config_file") + 1]
-        config = json.loads(read("bundle/configs/" + re.search(r"(\w+)\.json", file)[0]))
+        # an overlay's keys count beside those of what it lies over; a page's own file is none of the bundle's
+        names = re.findall(r"bundle/configs/([\w/]+\.json)", file) or re.findall(r"\w+\.json", file)
+        config = {key: value for name in names for key, value in json.loads(read(f"bundle/configs/{name}")).items()}
         assert words[first] in config, f"{page}: {file} has no id {words[first]}"
         # these two are of monai.bundle itself
         keys = {word[2:] for word in words[first:] if word.startswith("--")} - {"config_file", "tracking"}
