@@ -18,33 +18,27 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.data import MetaTensor
 
-from monai_sa2va.bundles import find_bundle
-from monai_sa2va.checkpoints.adapters import apply_adapter
-from monai_sa2va.checkpoints.load import load_weights
+from monai_sa2va.bundle_network import load_bundle
 from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
 from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
-from monai_sa2va.data.read_image import SourceImage, read_image
-from monai_sa2va.errors import ConfigError, DataError, PromptError
-from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer, check_tokenizer, spread
-from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, check_prompts
-from monai_sa2va.inferers.stack import StackInferer, join_prompts
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
+from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
+from monai_sa2va.inferers.slices import ask_everywhere
+from monai_sa2va.inferers.stack import StackInferer, join_slices
 from monai_sa2va.inferers.visual_prompts import sort_by_slice
 from monai_sa2va.networks.sa2va import Sa2VA
-from monai_sa2va.segmentation import Segmentation
-from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.pictures import PictureReader, Pictures, as_colour
+from monai_sa2va.reference_questions import ReferenceQuestions
+from monai_sa2va.segmentation import Segmentation, join_results
 from monai_sa2va.transforms.intensity import Window, as_window
-from monai_sa2va.transforms.rgb import ToRGB
 from monai_sa2va.transforms.stacks import StackPlanes
 
 __all__ = ["Segmentation", "Segmenter", "as_device"]
-
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class Segmenter:
@@ -90,6 +84,7 @@ class Segmenter:
         self.device = as_device(device)
         self.network = network.to(self.device).eval()
         self.window, self.stack = as_window(window), StackPlanes(axis)
+        self.reader = PictureReader(self.window, self.stack)
         self.inferer = inferer or ImageInferer(amp=self.device.type == "cuda" if amp is None else amp)
         self.stack_inferer = stack_inferer or StackInferer(
             self.inferer.amp, presence_threshold=self.inferer.presence.threshold
@@ -134,31 +129,10 @@ class Segmenter:
                     f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
                 )
             return cls.from_pretrained(checkpoint, device=device, amp=amp, window=window, axis=axis)
-        bundle = find_bundle(dir).path
         target = as_device(device)
-        file = bundle / "configs" / "inference.json"
-        if not file.is_file():
-            raise ConfigError(f"{os.fspath(file)!r} is missing; name a bundle with an inference config")
-        parser = ConfigParser()
-        parser.read_config(str(file))
-        for key in ("network_def", "checkpoint", *(() if adapter is None else ("adapter",)), *overrides):
-            if key not in parser:
-                raise ConfigError(f"{file.name} has no id {key!r}; known: {', '.join(sorted(parser.get()))}")
-        parser.update({"bundle_root": str(bundle), **overrides})
-        weights = bundle / parser.get_parsed_content("checkpoint") if checkpoint is None else Path(checkpoint)
-        # the checkpoint says its geometry, window and axis to the other ids
-        parser.update({"checkpoint": str(weights)})
-        if adapter is not None:
-            parser.update({"adapter": os.fspath(adapter)})
-        elif "adapter" in parser:
-            adapter = parser.get_parsed_content("adapter")
-        network = parser.get_parsed_content("network_def")
-        if not isinstance(network, Sa2VA):
-            raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
-        apply_adapter(load_weights(network, weights), adapter)
-        window = _or_configured(window, parser, "window")
-        axis = _or_configured(axis, parser, "axis")
-        return cls(network, device=target, amp=amp, window=window, axis=axis)
+        found = load_bundle(dir, checkpoint, adapter, overrides)
+        window, axis = found.window if window is None else window, found.axis if axis is None else axis
+        return cls(found.network, device=target, amp=amp, window=window, axis=axis)
 
     @classmethod
     def from_pretrained(
@@ -248,31 +222,33 @@ class Segmenter:
             raise ConfigError(f"context is {context!r}; allowed: {FIRST_FRAMES}, or none")
         asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
-        planes = self._planes(source)
-        size = tuple(planes.shape[-2:]) if source.pixels.ndim < 4 else (len(planes), *planes.shape[-2:])
-        shown = sort_by_slice(size, points, boxes, mask)
+        planes = self.reader.planes(source)
+        pictures, volume = Pictures(planes, as_colour), source.pixels.ndim == 4
+        shown = sort_by_slice((len(planes), *planes.shape[-2:]) if volume else planes.shape[-2:], points, boxes, mask)
+        geometry = self.stack.geometry(source.pixels)
         if context is not None and (shown or from_slice is not None):
             raise ConfigError(f"context is {context!r}, which takes sentences alone; leave out what shows an object")
         if not shown and from_slice is None:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
             if context is None:
-                return self._join(source, planes, self._ask_everywhere(planes, asked, mode, progress), asked)
-            infer, frames = self.first_frames_inferer, _Pictures(planes, _colour)
-            seen = [infer(frames, self.network, sentence, mode, progress) for sentence in asked]
-            return self._join(source, planes, [join_prompts(slices) for slices in zip(*seen, strict=True)], asked)
+                results = ask_everywhere(pictures, self.network, self.inferer, asked, mode, progress)
+            else:
+                infer = self.first_frames_inferer
+                results = join_slices([infer(pictures, self.network, text, mode, progress) for text in asked])
+            return join_results(source, pictures, geometry, results, asked)
         if chat:
             raise ConfigError("mode is 'chat', which takes sentences alone; leave out points, boxes, mask, from_slice")
         if shown and (from_slice is not None or len(asked) > 1):
             raise PromptError("points, boxes and mask show one object where it is; give one prompt, and no from_slice")
-        pictures = _Pictures(planes, _colour)
         sentences: list[str | None] = [*asked]
-        found = [
-            self.stack_inferer(pictures, self.network, sentence, shown, from_slice, progress)
-            for sentence in sentences or [None]
-        ]
-        results = [join_prompts(slices) for slices in zip(*found, strict=True)]
-        return self._join(source, planes, results, asked or [""])
+        results = join_slices(
+            [
+                self.stack_inferer(pictures, self.network, sentence, shown, from_slice, progress)
+                for sentence in sentences or [None]
+            ]
+        )
+        return join_results(source, pictures, geometry, results, asked or [""])
 
     def predict_forward(
         self,
@@ -312,105 +288,9 @@ class Segmenter:
             DataError: when an image or a frame can't be used.
             PromptError: when the question can't be asked so, or regions don't fit the image.
         """
-        for given in (tokenizer, getattr(processor, "tokenizer", None)):
-            check_tokenizer(given, self.network.tokenizer)
-        if image is not None and video is not None:
-            raise PromptError("image and video are both given; ask about one of them")
-        if isinstance(image, (list, tuple)):
-            number = len(image)
-            texts, pasts = spread(text, number, "text"), spread(past_text, number, "past_text")
-            regions = [None] * number if mask_prompts is None else spread(mask_prompts, number, "mask_prompts")
-            return [
-                self.predict_forward(each, None, texts[i], pasts[i], None if masks is None else [masks], answer=answer)
-                for i, (each, masks) in enumerate(zip(image, regions, strict=True))
-            ]
-        if mask_prompts is not None and len(mask_prompts) != 1:
-            raise PromptError(f"mask_prompts has {len(mask_prompts)} entries; give a list with one (n, H, W) array")
-        found = self.first_frames_inferer.predict(
-            self._frames(image, video),
-            self.network,
-            text,  # type: ignore[arg-type]  # what is no text is refused there
-            past_text,  # type: ignore[arg-type]
-            None if mask_prompts is None else mask_prompts[0],
-            clip=video is not None,
-            answer=answer,
-        )
-        masks = [torch.stack(frames).numpy() for frames in zip(*(result.masks for result in found.frames), strict=True)]
-        return {"prediction": found.text, "prediction_masks": masks}
-
-    def _frames(self, image: Any, video: Any) -> Sequence[torch.Tensor]:
-        """One picture, the frames of a video, or none."""
-        if isinstance(video, np.ndarray) and video.ndim != 4:
-            raise DataError(f"video is an array of shape {video.shape}; expected (T, H, W, 3), or a list of frames")
-        if isinstance(video, (list, tuple, np.ndarray)):
-            return _Pictures(video, self._picture)
-        if video is not None:
-            return _Pictures(self._planes(read_image(video)), _colour)
-        return [] if image is None else [self._picture(image)]
-
-    def _picture(self, image: Any) -> torch.Tensor:
-        planes = self._planes(read_image(image))
-        if len(planes) != 1:
-            raise DataError(f"the image is a volume of {len(planes)} slices; give it as video, or one of its slices")
-        return _colour(planes[0])
-
-    def _ask_everywhere(
-        self, planes: MetaTensor, asked: list[str], mode: str, progress: Callable[[int, int], None] | None
-    ) -> list[ImageResult]:
-        """Ask in each slice by itself."""
-        depth = len(planes)
-        # the middle slice is the likeliest to show what a free sentence asks for; its reading holds for all slices
-        middle = depth // 2
-        results: dict[int, ImageResult] = {}
-        for index in (middle, *(i for i in range(depth) if i != middle)):
-            first = results.get(middle)
-            phrases, replies = (None, None) if first is None else (first.phrases, first.replies)
-            given = (_colour(planes[index]), self.network, asked)
-            if mode == "chat":
-                results[index] = self.inferer(*given, mode=mode, replies=replies)
-            else:
-                results[index] = self.inferer(*given, phrases)
-            if progress is not None:
-                progress(len(results), depth)
-        return [results[index] for index in range(depth)]
-
-    def _planes(self, source: SourceImage) -> MetaTensor:
-        """(D, C, H, W) float32 with values 0 to 255, C 1 or 3."""
-        windowed = self.window(source.pixels)
-        # alpha is dropped; grey gets its three channels slice by slice
-        planes: MetaTensor = self.stack(ToRGB()(windowed) if len(windowed) > 1 else windowed)
-        return planes
-
-    def _join(
-        self, source: SourceImage, planes: MetaTensor, results: Sequence[ImageResult], asked: Sequence[str]
-    ) -> Segmentation:
-        masks = np.stack([result.masks.numpy() for result in results], axis=1)
-        first, volume = results[0], source.pixels.ndim == 4
-        geometry = self.stack.geometry(source.pixels)
-        shown = int(masks.sum(axis=(0, 2, 3)).argmax()) if masks.any() else len(results) // 2
-        colour = _colour(planes[shown]).round().clamp(0, 255).to(torch.uint8)
-        return Segmentation(
-            masks=masks if volume else masks[:, 0],
-            labels=list(first.names),
-            text="\n".join(first.answers),
-            scores=torch.stack([result.presence for result in results]).amax(0).numpy(),
-            affine=_mask_affine(source, geometry),
-            prompts=[asked[i] for i in first.prompt_indices],
-            answers=[first.answers[i] for i in first.prompt_indices],
-            source_name=source.name,
-            source_grid=source.grid,
-            source_header=source.header,
-            picture=colour.permute(1, 2, 0).numpy(),
-            slice_index=shown if volume else None,
-            presence_threshold=first.presence_threshold,
-            geometry=geometry,
-        )
-
-
-def _or_configured(value: Any, parser: ConfigParser, key: str) -> Any:
-    if value is not None:
-        return value
-    return parser.get_parsed_content(key) if key in parser else "auto"
+        ask = ReferenceQuestions(self.network, self.first_frames_inferer, self.reader)
+        brought = (tokenizer, getattr(processor, "tokenizer", None))
+        return ask(image, video, text, past_text, mask_prompts, brought, answer)
 
 
 def as_device(device: torch.device | str | None) -> torch.device:
@@ -428,29 +308,3 @@ def as_device(device: torch.device | str | None) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device is {device!r}, but {torch.cuda.device_count()} CUDA devices are there; use cpu")
     return chosen
-
-
-class _Pictures(Sequence[torch.Tensor]):
-    """Pictures (3, H, W), made one at a time."""
-
-    def __init__(self, items: Any, convert: Callable[[Any], torch.Tensor]) -> None:
-        self._items, self._convert = items, convert
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._convert(self._items[index])
-
-
-def _colour(plane: torch.Tensor) -> torch.Tensor:
-    plain = plane.as_tensor() if isinstance(plane, MetaTensor) else plane
-    return plain.expand(3, -1, -1)
-
-
-def _mask_affine(source: SourceImage, geometry: PlaneGeometry) -> np.ndarray | None:
-    """(column, row, slice, 1) -> LPS, mm."""
-    if source.grid.affine is None:
-        return None
-    placed: np.ndarray = _RAS_TO_LPS @ source.grid.affine @ geometry.matrix()
-    return placed[:, [1, 0, 2, 3]]

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,13 @@ import numpy as np
 import torch
 
 from monai_sa2va.data.headers import Grid
+from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.transforms.geometry import PlaneGeometry
 
-__all__ = ["Segmentation"]
+__all__ = ["Segmentation", "join_results"]
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +77,49 @@ class Segmentation:
         volumes = self.geometry.unstack(torch.from_numpy(stack).transpose(0, 1))
         result: np.ndarray = volumes.reshape(len(stack), *self.source_grid.shape).numpy()
         return result
+
+
+def join_results(
+    source: SourceImage,
+    pictures: Sequence[torch.Tensor],
+    geometry: PlaneGeometry,
+    results: Sequence[ImageResult],
+    asked: Sequence[str],
+) -> Segmentation:
+    """What was found in the slices of an image, on the grid of that image.
+
+    Args:
+        source: the image.
+        pictures: its slices as the network saw them, (3, H, W) each, 0 to 255.
+        geometry: how the slices lie in it.
+        results: what was found in each slice, all of the same objects.
+        asked: the prompts.
+    """
+    masks = np.stack([result.masks.numpy() for result in results], axis=1)
+    first, volume = results[0], source.pixels.ndim == 4
+    shown = int(masks.sum(axis=(0, 2, 3)).argmax()) if masks.any() else len(results) // 2
+    colour = pictures[shown].round().clamp(0, 255).to(torch.uint8)
+    return Segmentation(
+        masks=masks if volume else masks[:, 0],
+        labels=list(first.names),
+        text="\n".join(first.answers),
+        scores=torch.stack([result.presence for result in results]).amax(0).numpy(),
+        affine=_mask_affine(source.grid, geometry),
+        prompts=[asked[i] for i in first.prompt_indices],
+        answers=[first.answers[i] for i in first.prompt_indices],
+        source_name=source.name,
+        source_grid=source.grid,
+        source_header=source.header,
+        picture=colour.permute(1, 2, 0).numpy(),
+        slice_index=shown if volume else None,
+        presence_threshold=first.presence_threshold,
+        geometry=geometry,
+    )
+
+
+def _mask_affine(grid: Grid, geometry: PlaneGeometry) -> np.ndarray | None:
+    """(column, row, slice, 1) -> LPS, mm."""
+    if grid.affine is None:
+        return None
+    placed: np.ndarray = _RAS_TO_LPS @ grid.affine @ geometry.matrix()
+    return placed[:, [1, 0, 2, 3]]

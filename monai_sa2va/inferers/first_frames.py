@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
-from transformers import PreTrainedTokenizerBase
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import ConfigError, DataError, PromptError
+from monai_sa2va.errors import DataError, PromptError
 from monai_sa2va.inferers.forward import ForwardDrawer
 from monai_sa2va.inferers.image import ImageResult, check_mode
 from monai_sa2va.inferers.presence import Presence
@@ -36,7 +35,7 @@ from monai_sa2va.transforms.chat import Control, encode, get_template
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction", "check_tokenizer", "spread"]
+__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction"]
 
 FIRST_FRAMES = "first5"
 """Name of the reference's context of a cine: its first five frames."""
@@ -247,41 +246,3 @@ def _as_answered(network: Sa2VA, answer: str) -> list[int]:
     """Ids of a known answer with what ends it."""
     suffix = get_template(network.config.template).suffix
     return encode(network.tokenizer, [Control(answer.removesuffix(suffix) + suffix)])
-
-
-def check_tokenizer(tokenizer: Any, own: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that is not the network's.
-
-    Args:
-        tokenizer: what a caller gave; ``None`` is fine.
-        own: the network's.
-
-    Raises:
-        ConfigError: when the two differ in their size or in the id of [SEG].
-    """
-    if tokenizer is None or tokenizer is own:
-        return
-    given, known = ((len(one), one.convert_tokens_to_ids("[SEG]")) for one in (tokenizer, own))
-    if given != known:
-        raise ConfigError(
-            f"the tokenizer has {given[0]} tokens, [SEG] being {given[1]}; the network's has {known[0]}, [SEG] being "
-            f"{known[1]}: leave it out, the network brings its own"
-        )
-
-
-def spread(value: Any, number: int, name: str) -> list[Any]:
-    """One value for each of several images: a list is theirs, a text is for all.
-
-    Args:
-        value: a text, ``None``, or a list.
-        number: of images.
-        name: what error messages call it.
-
-    Raises:
-        PromptError: when the list has not one entry an image.
-    """
-    if value is None or isinstance(value, str):
-        return [value] * number
-    if len(value) != number:
-        raise PromptError(f"{name} has {len(value)} entries for {number} images; give one an image")
-    return list(value)

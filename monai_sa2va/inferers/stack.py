@@ -37,7 +37,7 @@ from monai_sa2va.networks.sam2 import DecodedMasks
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["OBJECT_NAME", "StackInferer", "join_prompts", "show_object"]
+__all__ = ["OBJECT_NAME", "StackInferer", "join_slices", "show_object"]
 
 OBJECT_NAME = "object"
 """Name of what was shown without a sentence."""
@@ -245,8 +245,16 @@ def show_object(
     return decoded
 
 
-def join_prompts(results: Sequence[ImageResult]) -> ImageResult:
-    """What several prompts, asked one after the other, found in one slice."""
+def join_slices(found: Sequence[Sequence[ImageResult]]) -> list[ImageResult]:
+    """What several prompts, asked one after the other, found in each slice.
+
+    Args:
+        found: for each prompt, what there is of each slice.
+    """
+    return [_join_prompts(slices) for slices in zip(*found, strict=True)]
+
+
+def _join_prompts(results: Sequence[ImageResult]) -> ImageResult:
     return ImageResult(
         masks=torch.cat([result.masks for result in results]),
         names=[name for result in results for name in result.names],
