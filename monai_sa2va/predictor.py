@@ -21,6 +21,8 @@ from typing import Any
 import torch
 
 from monai_sa2va.bundle_network import load_bundle
+from monai_sa2va.checkpoints.adapters import apply_adapter
+from monai_sa2va.checkpoints.info import read_info
 from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
 from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
@@ -128,7 +130,7 @@ class Segmenter:
                 raise ConfigError(
                     f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
                 )
-            return cls.from_pretrained(checkpoint, device=device, amp=amp, window=window, axis=axis)
+            return cls.from_pretrained(checkpoint, adapter=adapter, device=device, amp=amp, window=window, axis=axis)
         target = as_device(device)
         found = load_bundle(dir, checkpoint, adapter, overrides)
         window, axis = found.window if window is None else window, found.axis if axis is None else axis
@@ -145,6 +147,7 @@ class Segmenter:
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window | None = None,
         axis: int | str | None = None,
+        adapter: str | os.PathLike[str] | None = None,
         allow_pickle: bool = False,
     ) -> Segmenter:
         """Load a checkpoint, official or of this package.
@@ -156,20 +159,22 @@ class Segmenter:
             dtype: of the weights; ``None`` keeps the checkpoint's own.
             device: as for :class:`Segmenter`, like the next three.
             amp: autocast to bfloat16.
-            window: how grey values become 0 to 255; by default as in the checkpoint's training, else ``"auto"``.
-            axis: how volumes are sliced; by default as in the checkpoint's training, else ``"auto"``.
+            window: how grey values become 0 to 255; by default as in the adapter's or the checkpoint's training, else
+                ``"auto"``.
+            axis: how volumes are sliced; by default likewise.
+            adapter: what a fine-tuning of these weights wrote, which is merged into them.
             allow_pickle: read pickles where there are no safetensors.
 
         Raises:
-            CheckpointError: when the checkpoint can't be used.
+            CheckpointError: when the checkpoint can't be used, or the adapter is of other weights.
             ConfigError: when its tokenizer, the device, the window or the axis can't be used.
         """
         target, wanted = as_device(device), as_dtype(dtype)
         source = open_checkpoint(path, sam2_config=sam2_config, allow_pickle=allow_pickle)
-        told = source.preprocessing
+        told = source.preprocessing if adapter is None else {**source.preprocessing, **read_info(adapter)}
         window = told.get("window", "auto") if window is None else window
         axis = told.get("axis", "auto") if axis is None else axis
-        network = load_source(Sa2VA, source, wanted, target)
+        network = apply_adapter(load_source(Sa2VA, source, wanted, target), adapter)
         return cls(network, device=target, amp=amp, window=window, axis=axis)
 
     def segment(

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from monai_sa2va.checkpoints.companions import keep_companions, same_tokenizer
 from monai_sa2va.checkpoints.fingerprint import fingerprint_of_stored
 from monai_sa2va.checkpoints.fit import listed
 from monai_sa2va.checkpoints.info import INFO_KEY, PRESENCE, is_adapter, read_info
@@ -181,7 +182,10 @@ def apply_adapter(network: _Network, path: str | os.PathLike[str] | None) -> _Ne
     adapter = read_adapter(path)
     holder: Any = network
     own, told = _plain(holder.config.to_dict()), _plain(adapter.info["config"])
-    odd = sorted(key for key in own.keys() | told.keys() if key not in PRESENCE and own.get(key) != told.get(key))
+    if same_tokenizer(own["tokenizer"], told["tokenizer"]):
+        told["tokenizer"] = own["tokenizer"]
+    compared = (own.keys() | told.keys()) - {*PRESENCE, "name"}
+    odd = sorted(key for key in compared if own.get(key) != told.get(key))
     if odd:
         raise CheckpointError(
             f"{adapter.name} was trained with another {', '.join(odd)} than this network has; give its own base"
@@ -198,6 +202,8 @@ def merge_files(
     dtype: torch.dtype | None = None,
 ) -> MergedCounts:
     """Write a whole checkpoint from a base and an adapter, which depends on neither of them any more.
+
+    Where the base has a tokenizer of its own, it is copied into the output's folder.
 
     Args:
         base: as for :func:`~monai_sa2va.checkpoints.load.read_weights`.
@@ -222,7 +228,7 @@ def merge_files(
     if dtype is not None:
         merged = {key: value.to(dtype) if value.is_floating_point() else value for key, value in merged.items()}
     info = {key: value for key, value in read.info.items() if key not in ("base", "lora", "trained")}
-    save_checkpoint({"model": merged, INFO_KEY: info}, output)
+    save_checkpoint({"model": merged, INFO_KEY: keep_companions(info, Path(output).parent)}, output)
     n_lora = len(lora_layers(read))
     return MergedCounts(len(merged) - len(touched), n_lora, len(touched) - n_lora)
 

@@ -25,10 +25,11 @@ from typing import Any
 
 import torch
 
+from monai_sa2va.checkpoints.companions import COMPANIONS, EXTRAS_FILE, copy_companions
 from monai_sa2va.checkpoints.families import family_of
 from monai_sa2va.checkpoints.info import INFO_KEY, ModelInfo
 from monai_sa2va.checkpoints.safetensors_file import TensorEntry, shards_of, write_safetensors
-from monai_sa2va.checkpoints.source import COMPANIONS, EXTRAS_FILE, CheckpointSource, extras_of
+from monai_sa2va.checkpoints.source import CheckpointSource, extras_of
 from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.errors import OutputError
 
@@ -37,10 +38,6 @@ __all__ = ["SHARD_SIZE", "write_bundle_form", "write_official_form"]
 SHARD_SIZE = 5 * 10**9
 """Most bytes of tensors in one file of an official checkpoint, as the hub's are."""
 
-_TOKENIZER = "tokenizer"
-# weights and their indexes, and what is written anew
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
-_WRITTEN = ("config.json", EXTRAS_FILE)
 _TYPE_FIELDS = ("dtype", "torch_dtype")
 
 
@@ -63,7 +60,7 @@ def write_bundle_form(target: Path, source: CheckpointSource, entries: Sequence[
     info = ModelInfo(config, **source.preprocessing).state_dict()
     with _whole_folder(target) as folder:
         if source.companions is not None:
-            _copy_companions(source.companions, folder / COMPANIONS)
+            copy_companions(source.companions, folder / COMPANIONS)
         write_safetensors(folder / "model.safetensors", entries, {"format": "pt", INFO_KEY: json.dumps(info)})
 
 
@@ -95,7 +92,7 @@ def write_official_form(
         if source.companions is None:
             byte_tokenizer().save_pretrained(folder)
         else:
-            _copy_companions(source.companions, folder)
+            copy_companions(source.companions, folder)
         _write_json(folder / "config.json", official)
         if extras:
             _write_json(folder / EXTRAS_FILE, extras)
@@ -125,19 +122,6 @@ def _with_dtype(values: dict[str, Any], name: str) -> dict[str, Any]:
         key: _with_dtype(value, name) if isinstance(value, dict) else name if key in _TYPE_FIELDS and value else value
         for key, value in values.items()
     }
-
-
-def _copy_companions(source: Path, target: Path) -> None:
-    """Copy the files that came with a checkpoint: its tokenizer, its licence, code that is never run here."""
-    try:
-        for folder in (source, source / _TOKENIZER):
-            place = target / folder.relative_to(source)
-            for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in _WRITTEN:
-                    place.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(file, place / file.name)
-    except OSError as error:
-        raise OutputError(f"{error.filename} can't be copied: {error.strerror or error}; see to its folder") from error
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

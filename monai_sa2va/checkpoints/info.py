@@ -97,8 +97,8 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         CheckpointError: when there is none, or the folder is one of an official checkpoint.
     """
-    path = Path(path)
-    if path.is_dir():
+    named, path = os.fspath(path), Path(path)
+    if named and path.is_dir():
         if (path / "config.json").exists():
             raise CheckpointError(
                 f"{path.name} is the folder of a Hugging Face checkpoint; make it one of this package's first: "
@@ -111,7 +111,7 @@ def checkpoint_file(path: str | os.PathLike[str]) -> Path:
             )
         return found[0]
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {os.fspath(path)!r}; train one, or name another with checkpoint")
+        raise CheckpointError(f"there is no checkpoint {named!r}; train one, or name another with checkpoint")
     return path
 
 
@@ -155,16 +155,21 @@ def is_adapter(info: Mapping[str, Any]) -> bool:
     return isinstance(info.get("base"), Mapping)
 
 
-def stored(path: str | os.PathLike[str], key: str, default: Any) -> Any:
+def stored(path: str | os.PathLike[str] | None, key: str, default: Any) -> Any:
     """A value that a checkpoint holds of itself, for use in a configuration.
 
     Args:
         path: of the checkpoint. Where there is none yet, as when a network is only looked at, ``default`` holds;
-            loading its weights says what is missing.
+            loading its weights says what is missing. ``None`` is refused: what asks begins from a checkpoint.
         key: ``"config"``, ``"window"`` or ``"axis"``.
         default: for a checkpoint that doesn't say.
 
     Raises:
-        CheckpointError: when the file can't be read.
+        CheckpointError: when none is named, or the file can't be read.
     """
+    if path is None:
+        raise CheckpointError(
+            "no checkpoint is named; give one as weights to fine-tune from it (train.json alone begins from random "
+            "weights), or as checkpoint to segment with it"
+        )
     return read_info(path).get(key, default) if Path(path).exists() else default

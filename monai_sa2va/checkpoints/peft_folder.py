@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from monai_sa2va.checkpoints.adapters import check_base, lora_layers, read_adapter
+from monai_sa2va.checkpoints.companions import keep_companions
 from monai_sa2va.checkpoints.info import INFO_KEY
 from monai_sa2va.checkpoints.load import read_weights
 from monai_sa2va.checkpoints.save import save_checkpoint
@@ -89,9 +90,10 @@ def write_peft_folder(
         raise OutputError(f"{os.fspath(folder)!r} holds an adapter already; name a new folder")
     _write_config(folder / "adapter_config.json", config)
     named = {f"{_PEFT}{name.removeprefix(_MLLM)}": value for name, value in inside.items()}
-    save_checkpoint({"model": named, INFO_KEY: read.info}, folder / "adapter_model.safetensors")
+    info = keep_companions(read.info, folder)
+    save_checkpoint({"model": named, INFO_KEY: info}, folder / "adapter_model.safetensors")
     if others:
-        save_checkpoint({"model": others, INFO_KEY: read.info}, folder / OTHER_PARTS)
+        save_checkpoint({"model": others, INFO_KEY: info}, folder / OTHER_PARTS)
     return WrittenCounts(len(named), len(others))
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from monai_sa2va.checkpoints.companions import COMPANIONS, EXTRAS_FILE
 from monai_sa2va.checkpoints.families import detect_family
 from monai_sa2va.checkpoints.families.base import Family, with_layout
 from monai_sa2va.checkpoints.families.key_map import KeyRule, Layout, choose_layout
@@ -32,16 +33,10 @@ from monai_sa2va.checkpoints.shards import WeightFiles, open_file, open_folder, 
 from monai_sa2va.config import GroundingConfig, Sa2VAConfig
 from monai_sa2va.errors import CheckpointError, ConfigError
 
-__all__ = ["COMPANIONS", "EXTRAS_FILE", "NATIVE", "CheckpointSource", "extras_of", "open_checkpoint"]
-
-EXTRAS_FILE = "monai_sa2va.json"
-"""Beside a config.json: what that can't say of a network, such as its calibrated presence."""
+__all__ = ["EXTRAS_FILE", "NATIVE", "CheckpointSource", "extras_of", "open_checkpoint"]
 
 NATIVE = Layout("native", (KeyRule("**", ("**",)),))
 """The network's own keys, as a layout."""
-
-COMPANIONS = "official"
-"""In the folder of a converted checkpoint: the files that came with the official one, its tokenizer among them."""
 
 _SAM2 = "grounding_encoder.sam2_model."
 # what is said otherwise than in EXTRAS_FILE

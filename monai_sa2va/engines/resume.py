@@ -24,6 +24,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch.optim import Optimizer
 
+from monai_sa2va.checkpoints.companions import keep_companions
+from monai_sa2va.checkpoints.info import INFO_KEY
 from monai_sa2va.checkpoints.save import save_checkpoint, temporary_path
 from monai_sa2va.engines.checkpoint_files import CheckpointFile, checkpoint_files, in_order, read_checkpoint
 from monai_sa2va.engines.distributed import gather_all, is_main, process_number
@@ -46,6 +48,8 @@ _HALVES: dict[str | None, torch.dtype | None] = {None: None, "float16": torch.fl
 
 class WeightsSaver:
     """Write weights whole or not at all: an evaluator's best ones, or a trainer's last ones.
+
+    A tokenizer that isn't made in code is copied beside them, so that the folder can be moved.
 
     Args:
         save_dir: folder.
@@ -97,7 +101,10 @@ class WeightsSaver:
         """
         state: Any = engine.state
         if not self.best or state.best_metric_epoch == state.epoch:
-            save_checkpoint(_rounded(_states(self.save_dict), self.dtype), self.path)
+            content = _rounded(_states(self.save_dict), self.dtype)
+            if INFO_KEY in content:
+                content[INFO_KEY] = keep_companions(content[INFO_KEY], self.path.parent)
+            save_checkpoint(content, self.path)
 
 
 class ResumableCheckpoint:
