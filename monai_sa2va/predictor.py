@@ -28,7 +28,7 @@ from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import ConfigError, PromptError
-from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
+from monai_sa2va.inferers.first_frames import FirstFramesInferer, check_context
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.inferers.slices import ask_everywhere
 from monai_sa2va.inferers.stack import StackInferer, join_slices
@@ -223,8 +223,7 @@ class Segmenter:
                 boxes, mask or ``from_slice`` can't be used.
         """
         chat = check_mode(mode) == "chat"
-        if context not in (None, FIRST_FRAMES):
-            raise ConfigError(f"context is {context!r}; allowed: {FIRST_FRAMES}, or none")
+        check_context(context)
         asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
         planes = self.reader.planes(source)

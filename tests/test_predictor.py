@@ -28,12 +28,8 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 from PIL import Image
 
-from monai_sa2va import Segmenter as ExportedSegmenter
-from monai_sa2va.checkpoints.info import ModelInfo
-from monai_sa2va.data.tokenizer import byte_tokenizer
-from monai_sa2va.errors import CheckpointError, ConfigError, DataError, PromptError
+from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult
-from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import Window
@@ -392,109 +388,6 @@ def test_bad_arguments() -> None:
             Segmenter(network, device="cuda")
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    (folder / "configs").mkdir(parents=True)
-    (folder / "models").mkdir()
-    (folder / "configs" / "metadata.json").write_text("{}")
-    inference = {
-        "imports": ["$from monai_sa2va.checkpoints.info import stored"],
-        "bundle_root": ".",
-        "checkpoint": "$@bundle_root + '/models/model.pt'",
-        "window": "$stored(@checkpoint, 'window', 'auto')",
-        "axis": "$stored(@checkpoint, 'axis', 'auto')",
-        "preset": "tiny",
-        "network_def": {
-            "_target_": "monai_sa2va.networks.sa2va.Sa2VA",
-            "config": "$stored(@checkpoint, 'config', @preset)",
-            "seed": 1,
-        },
-    }
-    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
-    return folder
-
-
-def test_a_bundle_is_built_and_loaded(segmenter: Segmenter, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
-    expected = segmenter.segment(picture, PROMPTS)
-    torch.save({"model": segmenter.network.state_dict()}, bundle / "models" / "model.pt")
-    assert ExportedSegmenter is Segmenter
-    monkeypatch.chdir(bundle.parent)
-    for built in (
-        Segmenter.from_bundle(bundle, device="cpu"),
-        Segmenter.from_bundle(device="cpu"),  # ./bundle
-        Segmenter.from_bundle(bundle, checkpoint="bundle/models/model.pt", device="cpu"),
-    ):
-        found = built.segment(picture, PROMPTS)
-        np.testing.assert_array_equal(found.masks, expected.masks)
-        np.testing.assert_array_equal(found.scores, expected.scores)
-
-
-def test_a_checkpoint_brings_its_geometry_window_and_axis(bundle: Path) -> None:
-    config = replace(get_preset("tiny"), text=replace(get_preset("tiny").text, num_hidden_layers=1))
-    network = Sa2VA(config, seed=0)
-    info = ModelInfo(config, window="abdomen", axis="sagittal")
-    torch.save({"model": network.state_dict(), "info": info.state_dict()}, bundle / "models" / "model.pt")
-    built = Segmenter.from_bundle(bundle, device="cpu")
-    assert built.network.config == config
-    assert built.stack.axis == "sagittal"
-    # the abdomen window is -160 to 240 HU
-    assert built.window(torch.tensor([[[-160.0, 40.0, 240.0]]])).tolist() == [[[0.0, 127.5, 255.0]]]
-    other = Segmenter.from_bundle(bundle, device="cpu", window="dtype", axis="axial")
-    assert other.stack.axis == "axial"
-    assert other.window(torch.tensor([[[7, 9]]], dtype=torch.uint8)).tolist() == [[[7.0, 9.0]]]
-
-
-def test_a_bundle_that_cant_be_used(segmenter: Segmenter, bundle: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*model\.pt'"):
-        Segmenter.from_bundle(bundle, device="cpu")
-    with pytest.raises(ConfigError, match=r"inference\.json has no id 'presett'"):
-        Segmenter.from_bundle(bundle, device="cpu", presett="small")
-    with pytest.raises(ConfigError, match="builds a Linear"):
-        Segmenter.from_bundle(
-            bundle, network_def={"_target_": "torch.nn.Linear", "in_features": 1, "out_features": 1}, device="cpu"
-        )
-    torch.save({"model": segmenter.network.state_dict()}, bundle / "models" / "model.pt")
-    other = get_preset("tiny").to_dict()
-    other["text"]["num_hidden_layers"] = 5
-    with pytest.raises(
-        CheckpointError, match=r"model\.pt doesn't fit this network: \d+ keys missing \(mllm\."
-    ) as error:
-        Segmenter.from_bundle(bundle, preset=other, device="cpu")
-    assert "trained with this bundle's network_def" in str(error.value)
-    (bundle / "configs" / "inference.json").unlink()
-    with pytest.raises(ConfigError, match=r"inference\.json' is missing"):
-        Segmenter.from_bundle(bundle)
-
-
-def test_predict_forward_gives_the_references_dictionary(segmenter: Segmenter) -> None:
-    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8))
-    text, answer = "<image>Segment the vessels.", "It is [SEG] and [SEG]."
-    found = segmenter.predict_forward(image=picture, text=text, answer=answer, tokenizer=segmenter.network.tokenizer)
-    assert sorted(found) == ["prediction", "prediction_masks"]
-    assert found["prediction"] == "It is [SEG] and [SEG].<|im_end|>"
-    assert [(mask.shape, mask.dtype) for mask in found["prediction_masks"]] == [((1, 20, 30), np.dtype(bool))] * 2
-    # a list gives a list, a text of its own for each
-    several = segmenter.predict_forward([picture, np.asarray(picture)], text=[text, text], answer=answer)
-    for one in several:
-        np.testing.assert_array_equal(one["prediction_masks"], found["prediction_masks"])
-    assert segmenter.predict_forward([], text=text) == []
-
-
-def test_frames_of_a_video_come_as_a_list_an_array_or_a_volume(segmenter: Segmenter) -> None:
-    grey = np.random.default_rng(4).integers(0, 256, (6, 16, 24), dtype=np.uint8)
-    asked = {"text": "<image>Segment the vessels.", "answer": "It is [SEG]."}
-    listed = segmenter.predict_forward(video=list(grey), **asked)["prediction_masks"]
-    assert listed[0].shape == (6, 16, 24)
-    stacked = segmenter.predict_forward(video=np.repeat(grey[..., None], 3, axis=3), **asked)["prediction_masks"]
-    np.testing.assert_array_equal(stacked[0], listed[0])
-    # x to the patient's left and y to posterior: rows and columns as they are displayed
-    volume = MetaTensor(torch.from_numpy(grey.transpose(2, 1, 0).copy())[None], affine=torch.diag(LPS))
-    cine = segmenter.predict_forward(video=volume, **asked)["prediction_masks"]
-    assert cine[0].shape == (6, 16, 24)
-
-
 def test_context_first5_is_the_references_way_through_a_volume(segmenter: Segmenter) -> None:
     values = torch.as_tensor(_volume("RAS", (6, 7, 7)))[None].float()
     image = MetaTensor(values, affine=torch.eye(4))
@@ -504,27 +397,7 @@ def test_context_first5_is_the_references_way_through_a_volume(segmenter: Segmen
     assert found.text == "Sure, <p>vessels</p> [SEG].\nSure, <p>optic disc</p> [SEG]."
     frames = segmenter.segment(image, PROMPTS)
     assert (found.masks[:, 5:] != frames.masks[:, 5:]).any()
-
-
-def test_questions_that_cant_be_asked(segmenter: Segmenter) -> None:
-    picture, text = np.zeros((8, 9, 3), np.uint8), "<image>Segment the vessels."
-    ask = segmenter.predict_forward
-    with pytest.raises(PromptError, match="image and video are both given"):
-        ask(picture, [picture], text)
-    with pytest.raises(PromptError, match="text is empty"):
-        ask(picture)
-    with pytest.raises(PromptError, match="text has 1 entries for 2 images"):
-        ask([picture, picture], text=[text])
-    with pytest.raises(PromptError, match="mask_prompts has 2 entries; give a list with one"):
-        ask(picture, text=text, mask_prompts=[np.ones((1, 8, 9))] * 2)
-    with pytest.raises(DataError, match=r"video is an array of shape \(8, 9, 3\)"):
-        ask(video=picture, text=text)
-    with pytest.raises(DataError, match="a volume of 2 slices; give it as video"):
-        ask(MetaTensor(torch.zeros(1, 3, 4, 2), affine=torch.eye(4)), text=text)
-    other = byte_tokenizer()
-    other.add_tokens(["new"])
-    with pytest.raises(ConfigError, match=r"the tokenizer has 268 tokens, \[SEG\] being 262; the network's has 267"):
-        ask(picture, text=text, tokenizer=other)
+    picture = np.zeros((8, 9, 3), np.uint8)
     with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5"):
         segmenter.segment(picture, "vessels", context="last5")
     with pytest.raises(ConfigError, match="context is 'first5', which takes sentences alone"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmenter
     from monai_sa2va.writers.results import ResultWriter
 
-__all__ = ["Axis", "Device", "Mode", "segment"]
+__all__ = ["Axis", "Context", "Device", "Mode", "segment"]
 
 
 class Axis(str, Enum):
@@ -35,6 +35,12 @@ class Axis(str, Enum):
     AXIAL = "axial"
     CORONAL = "coronal"
     SAGITTAL = "sagittal"
+
+
+class Context(str, Enum):
+    """What ``--context`` takes."""
+
+    FIRST5 = "first5"
 
 
 class Device(str, Enum):
@@ -108,6 +114,13 @@ def segment(
             "with masks or without; of a volume it looks at the middle slice."
         ),
     ] = Mode.SEGMENT,
+    context: Annotated[
+        Optional[Context],  # noqa: UP045
+        typer.Option(
+            help="first5, for a cine, as the reference does: the language model sees its first five frames, and memory "
+            "carries what they show forward. [default: each slice is asked by itself]"
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
     include_patient: Annotated[
@@ -138,7 +151,7 @@ def segment(
         axis=None if axis is None else axis.value,
     )
     try:
-        _run(segmenter, writer, images, prompts, mode.value)
+        _run(segmenter, writer, images, prompts, mode.value, None if context is None else context.value)
     finally:
         writer.close()
     done = len(writer.results) - len(writer.failed)
@@ -159,7 +172,9 @@ def _images(inputs: list[Path]) -> list[Path]:
     return images
 
 
-def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts: list[str], mode: str) -> None:
+def _run(
+    segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts: list[str], mode: str, context: str | None
+) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -174,7 +189,7 @@ def _run(segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts
             def show(done: int, total: int) -> None:
                 bars.update(slices, completed=done, total=total, visible=total > 1)
 
-            result = writer.process(segmenter, image, prompts, show, mode=mode)
+            result = writer.process(segmenter, image, prompts, show, mode=mode, context=context)
             if result.error:
                 shown = image if writer.include_patient else result.image
                 bars.console.print(f"{shown}: {result.error}", markup=False, highlight=False, soft_wrap=True)

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from monai_sa2va.engines.termination import finishing
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError
+from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
@@ -60,11 +61,12 @@ class BatchSegmenter(Evaluator):
         window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
         axis: how volumes are sliced.
         mode: ``"segment"`` or ``"chat"``, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+        context: what the language model sees of a cine, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
         include_patient: as for :class:`~monai_sa2va.writers.results.ResultWriter`; an entry may bring ``"patient"``.
 
     Raises:
         PromptError: when a prompt is empty or too long.
-        ConfigError: when a format, the device, the window, the axis or the mode can't be used.
+        ConfigError: when a format, the device, the window, the axis, the mode or the context can't be used.
         OutputError: when ``output_dir`` can't be written to.
     """
 
@@ -83,10 +85,12 @@ class BatchSegmenter(Evaluator):
         window: str | Mapping[str, Any] | Window = "auto",
         axis: int | str = "auto",
         mode: str = "segment",
+        context: str | None = None,
         include_patient: bool = False,
     ) -> None:
         # self.mode is MONAI's
         self.prompts, self.answer_mode = check_prompts(prompts), check_mode(mode)
+        self.context = check_context(context)
         self.network, self.inferer = network, inferer
         self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
         self._output = (output_dir, tuple(formats), overwrite, include_patient)
@@ -127,7 +131,9 @@ class BatchSegmenter(Evaluator):
         output = []
         for path, prompts, patient in _asked(batchdata, self.prompts):
             with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                result = self.writer.process(self.segmenter, path, prompts, patient=patient, mode=self.answer_mode)
+                result = self.writer.process(
+                    self.segmenter, path, prompts, patient=patient, mode=self.answer_mode, context=self.context
+                )
             if result.error:
                 _log.error("%s: %s", result.image, result.error)
             output.append(result)

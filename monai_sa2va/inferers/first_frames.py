@@ -24,7 +24,7 @@ from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import DataError, PromptError
+from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.inferers.forward import ForwardDrawer
 from monai_sa2va.inferers.image import ImageResult, check_mode
 from monai_sa2va.inferers.presence import Presence
@@ -35,7 +35,7 @@ from monai_sa2va.transforms.chat import Control, encode, get_template
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction"]
+__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction", "check_context"]
 
 FIRST_FRAMES = "first5"
 """Name of the reference's context of a cine: its first five frames."""
@@ -246,3 +246,14 @@ def _as_answered(network: Sa2VA, answer: str) -> list[int]:
     """Ids of a known answer with what ends it."""
     suffix = get_template(network.config.template).suffix
     return encode(network.tokenizer, [Control(answer.removesuffix(suffix) + suffix)])
+
+
+def check_context(context: str | None) -> str | None:
+    """The context of a cine, where there is one of that name; ``None``: each slice is asked by itself.
+
+    Raises:
+        ConfigError: when there is none of that name.
+    """
+    if context not in (None, FIRST_FRAMES):
+        raise ConfigError(f"context is {context!r}; allowed: {FIRST_FRAMES}, or none")
+    return context

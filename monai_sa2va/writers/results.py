@@ -115,6 +115,7 @@ class ResultWriter:
         progress: Callable[[int, int], None] | None = None,
         patient: str | None = None,
         mode: str = "segment",
+        context: str | None = None,
     ) -> Written:
         """Segment one file and write its results.
 
@@ -126,11 +127,13 @@ class ResultWriter:
             prompts: sentences.
             progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
             patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
-            mode: how answers come about, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+            mode: how answers come about, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`, like the next.
+            context: what the language model sees of a cine.
         """
         try:
             folder = self.reserve(image)
-            return self.write(segmenter.segment(image, prompts, progress, mode=mode), folder, patient)
+            found = segmenter.segment(image, prompts, progress, mode=mode, context=context)
+            return self.write(found, folder, patient)
         except Sa2VAError as error:
             return self.fail(image, error)
         except (MemoryError, OSError, RuntimeError) as error:

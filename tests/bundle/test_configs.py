@@ -190,9 +190,9 @@ def test_train_and_inference_share_what_decides_the_grey_values(configs: Path) -
         assert evaluate[key] == inference[key]
     for key in ("window", "axis"):
         assert train[key] == "auto"
-        # inference takes what the checkpoint was trained with
+        # inference takes what the checkpoint, or its adapter, was trained with
         assert train["info"][key] == f"@{key}"
-        assert inference[key] == f"$stored(@checkpoint, '{key}', 'auto')"
+        assert inference[key] == f"$stored(@adapter or @checkpoint, '{key}', 'auto')"
 
 
 def _volumes(folder: Path) -> Path:

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,18 @@ import torch
 from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 
+from monai_sa2va.checkpoints.adapters import merge_files
 from monai_sa2va.checkpoints.info import ModelInfo, read_info
 from monai_sa2va.checkpoints.save import save_checkpoint
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.phantoms import write_phantoms
+from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.engines.optimizers import adamw
 from monai_sa2va.errors import CheckpointError
 from monai_sa2va.networks.parts import trainable_summary
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
+from monai_sa2va.preflight.one_line import explain
 from monai_sa2va.preflight.run import check_settings
 from monai_sa2va.preflight.settings import Settings
 
@@ -165,6 +170,45 @@ def test_what_is_written_is_an_adapter_that_inference_takes(
     save_checkpoint({"model": Sa2VA(micro_config, seed=4).state_dict()}, tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match="was trained on another base"):
         Segmenter.from_bundle(configs.parent, checkpoint=tmp_path / "other.pt", adapter=adapter, device="cpu")
+
+
+def test_what_is_written_needs_no_other_folder(
+    configs: Path, phantoms: Path, tmp_path: Path, micro_config: Sa2VAConfig
+) -> None:
+    """The tokenizer comes along, so that base and result may be moved, and merged weights stand alone."""
+    base = tmp_path / "base"
+    byte_tokenizer().save_pretrained(base / "official")
+    config = replace(micro_config, tokenizer="official")
+    info = ModelInfo(config, window="percentile", axis="coronal").state_dict()
+    network = Sa2VA(replace(config, tokenizer=str(base / "official")), seed=3)
+    save_checkpoint({"model": network.state_dict(), "info": info}, base / "model.safetensors")
+    _run(configs, base / "model.safetensors", phantoms, tmp_path / "run", max_epochs=1)
+    image = next((phantoms / "images").iterdir())
+    moved, tuned = tmp_path / "elsewhere", tmp_path / "tuned"
+    base.rename(moved)
+    (tmp_path / "run").rename(tuned)
+    adapter = tuned / "adapter.safetensors"
+    assert read_info(adapter)["config"]["tokenizer"] == str(tuned / "official")
+    prompt, places = "Segment the vessels.", (moved / "model.safetensors", moved)
+    built = [Segmenter.from_bundle(configs.parent, checkpoint=p, adapter=adapter, device="cpu") for p in places]
+    found = [segmenter.segment(image, prompt) for segmenter in built]
+    merge_files(moved, adapter, tmp_path / "whole" / "model.safetensors")
+    for folder in (moved, tuned):
+        shutil.rmtree(folder)
+    whole = Segmenter.from_bundle(configs.parent, checkpoint=tmp_path / "whole", device="cpu")
+    found.append(whole.segment(image, prompt))
+    for one in found[1:]:
+        assert abs(one.scores - found[0].scores).max() <= 1e-6
+        assert (one.masks == found[0].masks).all()
+
+
+def test_no_base_is_one_clear_line(configs: Path) -> None:
+    with pytest.raises(RuntimeError) as error:
+        _parser(configs, [FINETUNE], weights=None).get_parsed_content("network")
+    assert explain(error.value) == (
+        "[CHECKPOINT] no checkpoint is named; give one as weights to fine-tune from it (train.json alone begins from "
+        "random weights), or as checkpoint to segment with it"
+    )
 
 
 def test_a_run_goes_on_bit_for_bit(configs: Path, base: Path, phantoms: Path, tmp_path: Path) -> None:

@@ -95,7 +95,8 @@ def test_overlay_changes_what_it_has_to(configs: Path) -> None:
     assert parser["train"]["trainer"]["network"] == "@parallel_network"
     # what is saved and validated has no wrapper around it
     savers = [handler for handler in parser["train"]["handlers"] if "save_dict" in handler]
-    assert {saver["save_dict"]["model"] for saver in savers} == {"@network"}
+    assert {saver["save_dict"]["model"] for saver in savers} == {"@saved_weights"}
+    assert parser["saved_weights"] == "@network"
     assert parser["validate"]["evaluator"]["network"] == "@network"
 
 

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from monai_sa2va.checkpoints.adapters import apply_adapter, merge_files, read_adapter
+from monai_sa2va.checkpoints.convert import convert_checkpoint
 from monai_sa2va.checkpoints.info import ModelInfo, read_info
 from monai_sa2va.checkpoints.load import load_weights, read_weights
 from monai_sa2va.checkpoints.peft_folder import OTHER_PARTS, write_peft_folder
@@ -35,6 +36,7 @@ from monai_sa2va.errors import CheckpointError, OutputError
 from monai_sa2va.networks.lora import LoRA
 from monai_sa2va.networks.parts import PARTS, freeze
 from monai_sa2va.networks.sa2va import Sa2VA
+from monai_sa2va.predictor import Segmenter
 
 pytest.importorskip("peft", reason="peft is not installed")
 
@@ -101,6 +103,23 @@ def test_merged_and_unmerged_draw_the_same(
     assert counts.lora == 14
     assert counts.replaced == len(load_file(adapter)) - 2 * 14
     assert sum(counts) == len(whole.state_dict())
+
+
+def test_an_adapter_goes_on_the_folder_of_its_base(
+    trained: tuple[Sa2VA, Path], base: Path, micro_config: Sa2VAConfig, tmp_path: Path
+) -> None:
+    picture = (torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(5)) * 255).to(torch.uint8).numpy()
+    own = Segmenter.from_bundle(checkpoint=base, adapter=trained[1], device="cpu").segment(picture, TEXT)
+    plain = Segmenter.from_pretrained(base, device="cpu").segment(picture, TEXT)
+    assert abs(plain.scores - own.scores).max() > 1e-3
+    convert_checkpoint(base, tmp_path / "again", "bundle")
+    built = Segmenter.from_bundle(checkpoint=tmp_path / "again", adapter=trained[1], device="cpu")
+    assert abs(built.segment(picture, TEXT).scores - own.scores).max() <= 1e-4
+    assert (built.network.config.presence_threshold, built.stack.axis) == (0.25, "axial")
+    other = {"model": Sa2VA(micro_config, seed=1).state_dict(), "info": read_info(base)}
+    save_checkpoint(other, tmp_path / "other" / "model.pt")
+    with pytest.raises(CheckpointError, match="was trained on another base"):
+        Segmenter.from_bundle(checkpoint=tmp_path / "other", adapter=trained[1], device="cpu")
 
 
 def test_a_merged_file_is_a_checkpoint_like_any_other(trained: tuple[Sa2VA, Path], base: Path, tmp_path: Path) -> None:

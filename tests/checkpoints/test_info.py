@@ -57,6 +57,10 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_info(tmp_path / "odd.pt")
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         read_info(tmp_path / "nowhere.pt")
+    with pytest.raises(CheckpointError, match="there is no checkpoint ''; train one"):
+        stored("", "window", "auto")
+    with pytest.raises(CheckpointError, match="no checkpoint is named; give one as weights to fine-tune from it"):
+        stored(None, "window", "auto")
 
 
 def test_a_run_goes_on_only_as_it_began() -> None:

@@ -113,6 +113,22 @@ def test_window_and_axis_are_the_checkpoints_unless_given(bundle: Path, images: 
     assert (masks["own"] != masks["other"]).any()
 
 
+def test_a_cine_is_seen_by_its_first_frames(bundle: Path, images: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    cine = rng.integers(0, 500, (12, 10, 7)).astype(np.int16)
+    nib.save(nib.Nifti1Image(cine, np.diag([-1.0, -1.0, 4.0, 1.0])), tmp_path / "cine.nii.gz")
+    arguments = (tmp_path / "cine.nii.gz", "-p", "Segment the vessels.", "--bundle", bundle)
+    assert _run(*arguments, "--context", "first5", "-o", tmp_path / "out").exit_code == 0
+    segmenter = Segmenter(Sa2VA("tiny", seed=0), device="cpu")
+    expected, other = (
+        segmenter.segment(tmp_path / "cine.nii.gz", "Segment the vessels.", context=context).on_source_grid()[0]
+        for context in ("first5", None)
+    )
+    written = np.asarray(nib.load(tmp_path / "out" / "cine" / "vessels.nii.gz").dataobj)
+    np.testing.assert_array_equal(written, expected)
+    assert (written != other).any()
+
+
 def test_a_chat_may_answer_in_words_alone(
     bundle: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

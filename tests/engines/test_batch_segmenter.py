@@ -119,6 +119,24 @@ def test_a_chat_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path) -> No
         BatchSegmenter("cpu", loader, network, inferer, "vessels", tmp_path / "out", mode="talk")
 
 
+def test_a_context_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = DataLoader(Dataset(list_images(images)[:1]))
+    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", context="first5")
+    given: list[str | None] = []
+    segment = engine.segmenter.segment
+
+    def noted(*arguments: Any, **values: Any) -> Any:
+        given.append(values["context"])
+        return segment(*arguments, **values)
+
+    monkeypatch.setattr(engine.segmenter, "segment", noted)
+    engine.run()
+    assert given == ["first5"]
+    assert not engine.writer.failed
+    with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5, or none"):
+        BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", context="last5")
+
+
 def test_a_second_run_replaces_the_first(network: Sa2VA, images: Path, tmp_path: Path) -> None:
     engine = BatchSegmenter(
         "cpu", DataLoader(Dataset(list_images(images))), network, ImageInferer(), "vessels", tmp_path / "out"

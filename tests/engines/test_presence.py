@@ -131,7 +131,8 @@ def test_the_scores_of_all_processes_count(
     monkeypatch.setattr("ignite.distributed.get_rank", lambda: 1)
     with caplog.at_level(logging.INFO, logger="monai_sa2va"):
         _run(engine, 2)
-    assert not caplog.records
+    # ignite's own lines come where an earlier test configured logging
+    assert not [record for record in caplog.records if record.name.startswith("monai_sa2va")]
 
 
 @pytest.mark.parametrize(
