@@ -99,6 +99,8 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
         ({"family": "llava"}, "family is 'llava'; allowed: internvl, qwen2_5_vl, qwen3_vl"),
         ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
         ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
+        ({"grounding__click_mark": -1.0}, r"grounding\.click_mark is -1\.0; give a finite number of at least 0"),
+        ({"grounding__click_mark": float("inf")}, r"grounding\.click_mark is inf"),
         ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),
         (
             {"presence_scale": 0.0},

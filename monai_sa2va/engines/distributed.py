@@ -296,7 +296,7 @@ def _report(usual: _Hook, rank: int, say: Callable[[str], str]) -> _Hook:
         first = say(own)
         if first == own or not (gone or first.endswith(f": {told}")):
             if isinstance(told, Sa2VAError):
-                print(f"error: {own}", file=sys.stderr, flush=True)
+                _tell(own)
             else:
                 usual(kind, error, traceback)
         # Ending at once, this process could be taken for the one that began it.
@@ -312,11 +312,16 @@ def _ended(rank: int, say: Callable[[str], str]) -> Callable[[int, FrameType | N
     def handler(number: int, _: FrameType | None) -> None:
         own = f"process {rank}: {ProcessError(_TOLD)}"
         if say(own) == own:
-            print(f"error: {own}", file=sys.stderr, flush=True)
+            _tell(own)
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
 
     return handler
+
+
+def _tell(text: str) -> None:
+    # the last line may be another process' progress bar, without an end
+    print(f"\nerror: {text}", file=sys.stderr, flush=True)
 
 
 _TOLD = (

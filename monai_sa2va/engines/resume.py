@@ -101,7 +101,7 @@ class WeightsSaver:
         """
         state: Any = engine.state
         if not self.best or state.best_metric_epoch == state.epoch:
-            content = _rounded(_states(self.save_dict), self.dtype)
+            content = _on_host(_states(self.save_dict), self.dtype)
             if INFO_KEY in content:
                 content[INFO_KEY] = keep_companions(content[INFO_KEY], self.path.parent)
             save_checkpoint(content, self.path)
@@ -298,12 +298,13 @@ class ResumableCheckpoint:
         _LOGGER.info("going on from %s, after %d whole epochs%s", name, done, left)
 
 
-def _rounded(content: Any, dtype: torch.dtype | None) -> Any:
-    """The same with floating-point tensors in ``dtype``."""
+def _on_host(content: Any, dtype: torch.dtype | None) -> Any:
+    """The same with its tensors on the CPU, so that any machine can read them, floating-point ones in ``dtype``."""
     if isinstance(content, Mapping):
-        return {key: _rounded(value, dtype) for key, value in content.items()}
-    rounds = dtype is not None and isinstance(content, torch.Tensor) and content.is_floating_point()
-    return content.to(dtype) if rounds else content
+        return {key: _on_host(value, dtype) for key, value in content.items()}
+    if not isinstance(content, torch.Tensor):
+        return content
+    return content.to("cpu", dtype if content.is_floating_point() else None)
 
 
 def _states(things: Mapping[str, Any]) -> dict[str, Any]:

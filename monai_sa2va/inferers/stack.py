@@ -29,6 +29,7 @@ from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
+from monai_sa2va.networks.clicks import mark_clicks
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.prompts import GroundingPrompts
@@ -240,8 +241,10 @@ def show_object(
         prompts = prompts.with_points(places[None, :1], labels[None, :1])
     decoded = sam2.decode(features, prompts)
     for number in range(taken + 1, len(places) + 1):
-        prompts = start.with_points(places[None, :number], labels[None, :number]).with_masks(decoded.best()[0])
-        decoded = sam2.decode(features, prompts)
+        clicked = start.with_points(places[None, :number], labels[None, :number])
+        last, _ = decoded.best()
+        marked = mark_clicks(last, clicked.points, clicked.point_labels, side, sam2.click_mark)
+        decoded = sam2.decode(features, clicked.with_masks(marked))
     return decoded
 
 

@@ -9,7 +9,9 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a user would draw, sampled from the truth: clicks on errors, boxes and rough masks, all in SAM2's pixels."""
+"""What a user would draw, sampled from the truth: clicks on errors, boxes and rough masks, all in SAM2's pixels.
+
+And :func:`mark_clicks`, by which training and inference show SAM2 the clicks in the mask that it gets back."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from torch.nn import functional
 
 from monai_sa2va.networks.prompts import BACKGROUND, FOREGROUND
 
-__all__ = ["draw_boxes", "draw_clicks", "draw_rough_masks"]
+__all__ = ["draw_boxes", "draw_clicks", "draw_rough_masks", "mark_clicks"]
 
 # SAM2's training moves a corner of a box by at most 20 pixels of 1024
 _LARGEST_SHIFT = 20 / 1024
@@ -109,12 +111,50 @@ def draw_rough_masks(truth: Tensor, noise: float, side: int) -> Tensor:
     return logits.clamp(-_MASK_LOGIT, _MASK_LOGIT).squeeze(1)
 
 
+def mark_clicks(masks: Tensor, points: Tensor, labels: Tensor, image_size: int, width: float) -> Tensor:
+    """Draw clicks into masks that are handed back to SAM2, whose own encoding of a click tells little of where it is.
+
+    Each click on or beside the object draws the logits around it towards 10 or -10, by a Gaussian weight that is 1 at
+    the click; a later one counts more. Corners of boxes draw nothing.
+
+    Args:
+        masks: (M, h, w) logits; gradients go on through them.
+        points: (M, P, 2), x then y in SAM2's pixels.
+        labels: (M, P) int64, 1 on the object, 0 beside it, others for what is no click.
+        image_size: side of SAM2's image, pixels.
+        width: standard deviation of the weight, pixels of the masks; 0 draws nothing.
+
+    Returns:
+        (M, h, w) logits.
+    """
+    if not width:
+        return masks
+    height, length = masks.shape[-2:]
+    rows, columns = (torch.arange(size, device=masks.device) for size in (height, length))
+    places = (points + 0.5) * (points.new_tensor([length, height]) / image_size) - 0.5
+    for place, label in zip(places.unbind(1), labels.unbind(1), strict=True):
+        across = (columns - place[:, 0, None]).square()
+        down = (rows - place[:, 1, None]).square()
+        weight = torch.exp(-(down[:, :, None] + across[:, None, :]) / (2 * width**2))
+        is_click = (label == FOREGROUND) | (label == BACKGROUND)
+        weight = (weight * is_click[:, None, None]).to(masks.dtype)
+        wanted = torch.where(label == FOREGROUND, _MASK_LOGIT, -_MASK_LOGIT)[:, None, None].to(masks.dtype)
+        masks = masks + weight * (wanted - masks)
+    return masks
+
+
 def _most_interior(missing: Tensor, surplus: Tensor) -> int:
     """Index of the pixel of two regions (H, W) bool that is farthest from their edges; the image's edge is one."""
+    wrong = (missing | surplus).cpu().numpy()
+    rows, columns = np.flatnonzero(wrong.any(1)), np.flatnonzero(wrong.any(0))
+    # around both, distances are the same as in the whole image, and are found much faster
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     depths = [
-        ndimage.distance_transform_edt(np.pad(region.cpu().numpy(), 1))[1:-1, 1:-1] for region in (missing, surplus)
+        ndimage.distance_transform_edt(np.pad(region.cpu().numpy()[box], 1))[1:-1, 1:-1]
+        for region in (missing, surplus)
     ]
-    return int(np.argmax(np.maximum(*depths)))
+    y, x = np.unravel_index(int(np.argmax(np.maximum(*depths))), depths[0].shape)
+    return int((rows[0] + y) * wrong.shape[1] + columns[0] + x)
 
 
 def _scaled(points: Tensor, height: int, width: int, image_size: int) -> Tensor:

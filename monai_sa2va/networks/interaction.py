@@ -21,7 +21,7 @@ from torch import Tensor
 
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.losses.terms import resize_logits
-from monai_sa2va.networks.clicks import draw_boxes, draw_clicks, draw_rough_masks
+from monai_sa2va.networks.clicks import draw_boxes, draw_clicks, draw_rough_masks, mark_clicks
 from monai_sa2va.networks.prompts import FOREGROUND, NO_POINT, GroundingPrompts
 
 __all__ = ["SimulatedInteraction", "as_interaction"]
@@ -121,18 +121,23 @@ class SimulatedInteraction:
             prompts = prompts.with_points(points.unsqueeze(1), torch.where(point, FOREGROUND, NO_POINT).unsqueeze(1))
         return prompts
 
-    def corrected(self, prompts: GroundingPrompts, masks: Tensor, truth: Tensor, image_size: int) -> GroundingPrompts:
-        """Add a click on an error of each mask, and the mask itself.
+    def corrected(
+        self, prompts: GroundingPrompts, masks: Tensor, truth: Tensor, image_size: int, click_mark: float = 0.0
+    ) -> GroundingPrompts:
+        """Add a click on an error of each mask, and the mask itself, with the clicks drawn into it.
 
         Args:
             prompts: of M objects.
             masks: (M, S/4, S/4) logits that they made; gradients go on through them.
             truth: (M, H, W) bool.
             image_size: side of SAM2's image, pixels.
+            click_mark: as in :class:`~monai_sa2va.config.GroundingConfig`.
         """
         predicted = resize_logits(masks.detach(), truth) > 0
         points, labels = draw_clicks(predicted, truth, self._interior(truth), image_size)
-        return prompts.with_points(points.unsqueeze(1), labels.unsqueeze(1)).with_masks(masks)
+        clicked = prompts.with_points(points.unsqueeze(1), labels.unsqueeze(1))
+        marked = mark_clicks(masks, clicked.points, clicked.point_labels, image_size, click_mark)
+        return clicked.with_masks(marked)
 
     def conditioned_frames(self, objects: Tensor, asked: int | None = None) -> list[int]:
         """Draw the frames of a clip that are prompted; at least one is left to memory.

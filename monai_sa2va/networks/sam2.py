@@ -77,6 +77,7 @@ class LanguageSAM2(SAM2Base):
 
     def __init__(self, config: GroundingConfig) -> None:
         self._geometry = config
+        self.click_mark = config.click_mark
         super().__init__(
             image_encoder=build_image_encoder(config),
             memory_attention=build_memory_attention(config),

@@ -129,7 +129,8 @@ def _rounds(
     rounds: list[_Round] = []
     for number in range(interaction.rounds + 1):
         if number and len(truth):
-            prompts = interaction.corrected(prompts, rounds[-1].decoded.best()[0], truth, sam2.image_size)
+            last, _ = rounds[-1].decoded.best()
+            prompts = interaction.corrected(prompts, last, truth, sam2.image_size, sam2.click_mark)
         decoded = sam2.decode(features, prompts)
         rounds.append(_Round(_trained(decoded, prompts, truth), decoded))
     return rounds

@@ -262,7 +262,10 @@ class TestPeerGone:
         error.__cause__ = self.GONE if wrapped else None
         assert not self._end(error)
         shown = capsys.readouterr().err
-        assert shown.startswith("error: process 3: [PROCESS] another process of this run was killed or does not answer")
+        # on a line of its own, whatever another process was printing
+        assert shown.startswith(
+            "\nerror: process 3: [PROCESS] another process of this run was killed or does not answer"
+        )
         assert shown.endswith("--resume True\n")
         assert len(waited) == 1
 
@@ -282,7 +285,7 @@ class TestPeerGone:
         assert len(waited) == 1
         # the first one ends at once, so that torchrun names it
         assert not self._end(error)
-        assert capsys.readouterr().err == "error: process 3: [CONFIG] seed is -1\n"
+        assert capsys.readouterr().err == "\nerror: process 3: [CONFIG] seed is -1\n"
         assert len(waited) == 1
 
     @pytest.mark.parametrize(

@@ -109,6 +109,24 @@ def test_clicks_come_one_after_the_other_with_the_mask_before(
     np.testing.assert_allclose(seen.prompts[-1].points[0].numpy(), expected, rtol=1e-6)
 
 
+def test_clicks_are_drawn_into_the_mask_before_where_the_network_was_trained_so(
+    network: Sa2VA, slices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = sort_by_slice((24, 40), [[0, 0, 1], [39, 23, 0]])
+    handed_back = {}
+    for width in (0.0, 1.0):
+        monkeypatch.setattr(network.grounding_encoder.sam2_model, "click_mark", width)
+        seen = _Recorder(network, monkeypatch)
+        StackInferer()(slices[:1], network, SENTENCE, shown)
+        assert seen.prompts[-1].masks is not None
+        handed_back[width] = seen.prompts[-1].masks[0, 0]
+        monkeypatch.undo()
+    # both clicks, in the corners of the 16 x 16 mask
+    assert handed_back[1.0][0, 0].item() > 5
+    assert handed_back[1.0][15, 15].item() < -5
+    assert handed_back[0.0].abs().max().item() < 5
+
+
 def test_without_a_sentence_the_first_click_begins(
     network: Sa2VA, slices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from monai_sa2va.networks.clicks import draw_boxes, draw_clicks, draw_rough_masks
+from monai_sa2va.networks.clicks import draw_boxes, draw_clicks, draw_rough_masks, mark_clicks
 
 NO, YES = torch.tensor([False]), torch.tensor([True])
 
@@ -148,3 +148,52 @@ class TestRoughMasks:
         truth = torch.zeros(10, 64, 64, dtype=torch.bool)
         truth[:, :, 30] = True
         assert ((draw_rough_masks(truth, 0.0, 16) > 0).flatten(1).sum(1) > 0).float().mean() > 0.2
+
+
+class TestMarks:
+    @staticmethod
+    def _marked(points: list[list[float]], labels: list[int], width: float = 1.0, side: int = 8) -> torch.Tensor:
+        """Marks of one object's clicks in an undecided mask (side, side), a quarter of SAM2's image."""
+        where = (torch.tensor([points]).reshape(1, -1, 2), torch.tensor([labels], dtype=torch.long).reshape(1, -1))
+        return mark_clicks(torch.zeros(1, side, side), *where, image_size=4 * side, width=width)[0]
+
+    def test_full_at_the_click_and_less_around_it(self) -> None:
+        # the centre of the pixel (x, y) = (2, 5) of 8 is 9.5 and 21.5 of SAM2's 32
+        marked = self._marked([[9.5, 21.5]], [1])
+        assert marked[5, 2].item() == 10
+        assert marked[5, 3].item() == pytest.approx(6.0653, abs=1e-4)  # 10 exp(-1/2)
+        assert marked[6, 3].item() == pytest.approx(3.6788, abs=1e-4)  # 10 exp(-1)
+        assert marked[0, 7].item() == pytest.approx(0, abs=1e-9)
+
+    def test_beside_the_object(self) -> None:
+        assert torch.equal(self._marked([[9.5, 21.5]], [0]), -self._marked([[9.5, 21.5]], [1]))
+
+    def test_the_later_click_counts(self) -> None:
+        assert self._marked([[9.5, 21.5], [9.5, 21.5]], [1, 0])[5, 2].item() == -10
+
+    @pytest.mark.parametrize("label", [-1, 2, 3])
+    def test_what_is_no_click_leaves_nothing(self, label: int) -> None:
+        assert not self._marked([[9.5, 21.5]], [label]).any()
+
+    def test_no_clicks(self) -> None:
+        assert not self._marked([], []).any()
+
+    def test_each_object_its_own(self) -> None:
+        points = torch.tensor([[[1.5, 1.5]], [[29.5, 29.5]]])
+        marked = mark_clicks(torch.zeros(2, 8, 8), points, torch.tensor([[1], [0]]), image_size=32, width=0.5)
+        assert marked[0].argmax().item() == 0
+        assert marked[1].argmin().item() == 63
+        assert marked[0].min().item() >= 0 >= marked[1].max().item()
+
+    def test_gradients_go_on_beside_the_click(self) -> None:
+        masks = torch.zeros(1, 8, 8, requires_grad=True)
+        mark_clicks(
+            masks, torch.tensor([[[9.5, 21.5]]]), torch.tensor([[1]]), image_size=32, width=1.0
+        ).sum().backward()
+        assert masks.grad is not None
+        assert masks.grad[0, 5, 2].item() == 0
+        assert masks.grad[0, 0, 7].item() == pytest.approx(1)
+
+    def test_without_a_width_it_is_sam2s_own(self) -> None:
+        masks = torch.randn(1, 8, 8)
+        assert mark_clicks(masks, torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.long), 32, 0.0) is masks

@@ -144,6 +144,19 @@ class TestCorrections:
         assert not _inside(prompts.points[0, 0], truth[0])
         assert prompts.has_language.all()
 
+    def test_clicks_are_drawn_into_the_mask_where_the_network_is_told_to(self) -> None:
+        truth, masks = _truth(1), torch.full((1, 16, 16), 5.0)
+        before = _first(_only("text"), truth)
+        torch.manual_seed(3)
+        plain = _only("text").corrected(before, masks, truth, 64)
+        torch.manual_seed(3)
+        marked = _only("text").corrected(before, masks, truth, 64, click_mark=1.0)
+        assert plain.masks is not None
+        assert marked.masks is not None
+        assert torch.equal(plain.points, marked.points)
+        assert (plain.masks == 5).all()
+        assert marked.masks.min().item() < -4
+
 
 class TestConditionedFrames:
     def test_one_frame(self) -> None:
