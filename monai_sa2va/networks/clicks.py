@@ -11,7 +11,8 @@
 
 """What a user would draw, sampled from the truth: clicks on errors, boxes and rough masks, all in SAM2's pixels.
 
-And :func:`mark_clicks`, by which training and inference show SAM2 the clicks in the mask that it gets back."""
+And :func:`mark_clicks`, by which training and inference show SAM2 the clicks in the mask that it gets back.
+"""
 
 from __future__ import annotations
 
