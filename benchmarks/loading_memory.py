@@ -47,7 +47,7 @@ ALLOWANCE = 300 * 10**6
 _INTERVAL_S = 0.002
 
 
-def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) -> tuple[int, int]:
+def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype, device: str = "cpu") -> tuple[int, int]:
     """Write a checkpoint of random weights as the hub has them.
 
     Args:
@@ -55,6 +55,7 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) 
         preset: name of a geometry.
         shards: number of files, about.
         dtype: of the weights.
+        device: that draws them; one tensor at a time is there.
 
     Returns:
         Bytes of all tensors, and of those in the largest file.
@@ -64,7 +65,7 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) 
     state = build_without_memory(Sa2VA, config).state_dict()
     official = family.layout(config).to_official(state)
     entries = [
-        TensorEntry(key, tuple(value.shape), dtype, partial(torch.randn, value.shape, dtype=dtype))
+        TensorEntry(key, tuple(value.shape), dtype, partial(_drawn, value.shape, dtype, device))
         for key, value in official.items()
     ]
     total = sum(entry.size for entry in entries)
@@ -83,6 +84,11 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype) 
         (folder / EXTRAS_FILE).write_text(json.dumps(extras))
     byte_tokenizer().save_pretrained(folder)
     return total, max(sum(entry.size for entry in file) for file in files)
+
+
+def _drawn(shape: torch.Size, dtype: torch.dtype, device: str) -> torch.Tensor:
+    # small, so that activations stay finite through many layers
+    return (0.02 * torch.randn(shape, dtype=dtype, device=device)).cpu()
 
 
 def rss_anon() -> int:
