@@ -27,6 +27,7 @@ import torch
 
 from monai_sa2va.checkpoints.families import family_of
 from monai_sa2va.checkpoints.info import INFO_KEY, ModelInfo
+from monai_sa2va.checkpoints.lora_keys import ADAPTER_CONFIG
 from monai_sa2va.checkpoints.safetensors_file import TensorEntry, shards_of, write_safetensors
 from monai_sa2va.checkpoints.source import COMPANIONS, EXTRAS_FILE, CheckpointSource, extras_of
 from monai_sa2va.data.tokenizer import byte_tokenizer
@@ -40,7 +41,8 @@ SHARD_SIZE = 5 * 10**9
 _TOKENIZER = "tokenizer"
 # weights and their indexes, and what is written anew
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
-_WRITTEN = ("config.json", EXTRAS_FILE)
+# LoRA is merged into all that is written, and transformers looks for an adapter where its config is
+_WRITTEN = ("config.json", EXTRAS_FILE, ADAPTER_CONFIG)
 _TYPE_FIELDS = ("dtype", "torch_dtype")
 
 
