@@ -11,10 +11,10 @@
 
 """Peak host memory while a checkpoint loads: ``python benchmarks/loading_memory.py``.
 
-Makes a checkpoint of random weights with official keys in a temporary folder, 2.3 GB in 8 shards by default, loads it
-in a process of its own, and prints how far that process' anonymous memory (RssAnon, Linux only: what can't be given up
+Makes a checkpoint of random weights with official keys in a temporary folder, 2 GB in 8 shards by default, loads it in
+a process of its own, and prints how far that process' anonymous memory (RssAnon, Linux only: what can't be given up
 like pages of a file) rose above its value after the imports, beside the limit: the checkpoint's size, one shard, and
-300 MB.
+300 MB. The exit code is 1 where the peak is above the limit.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,11 +37,12 @@ from monai_sa2va.checkpoints.families import family_of
 from monai_sa2va.checkpoints.pretrained import build_without_memory
 from monai_sa2va.checkpoints.safetensors_file import TensorEntry, shards_of, write_safetensors
 from monai_sa2va.checkpoints.source import EXTRAS_FILE, extras_of
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.data.tokenizer import byte_tokenizer
 from monai_sa2va.networks.presets import get_preset
 from monai_sa2va.networks.sa2va import Sa2VA
 
-__all__ = ["ALLOWANCE", "main", "make_checkpoint", "measure", "rss_anon"]
+__all__ = ["ALLOWANCE", "exact_shards", "main", "make_checkpoint", "measure", "of_size", "rss_anon"]
 
 ALLOWANCE = 300 * 10**6
 """Bytes beside the weights and one shard that loading may take."""
@@ -47,20 +50,55 @@ ALLOWANCE = 300 * 10**6
 _INTERVAL_S = 0.002
 
 
-def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype, device: str = "cpu") -> tuple[int, int]:
+def of_size(config: Sa2VAConfig, size: int, dtype: torch.dtype) -> Sa2VAConfig:
+    """The geometry with as many layers of the language model, at least one, as come nearest to ``size`` bytes."""
+
+    def bytes_with(layers: int) -> int:
+        text = replace(config.text, num_hidden_layers=layers)
+        state = build_without_memory(Sa2VA, replace(config, text=text)).state_dict()
+        return sum(value.numel() for value in state.values()) * dtype.itemsize
+
+    least = bytes_with(1)
+    layers = max(1, 1 + round((size - least) / (bytes_with(2) - least)))
+    return replace(config, text=replace(config.text, num_hidden_layers=layers))
+
+
+def exact_shards(entries: Sequence[TensorEntry], count: int) -> list[list[TensorEntry]]:
+    """Entries in order in exactly ``count`` files, the largest of them as small as can be.
+
+    Raises:
+        ValueError: when there are fewer entries than files.
+    """
+    if not 1 <= count <= len(entries):
+        raise ValueError(f"{len(entries)} tensors can't be in {count} files; give 1 to {len(entries)}")
+    low, high = max(entry.size for entry in entries), sum(entry.size for entry in entries)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(shards_of(entries, middle)) <= count else (middle + 1, high)
+    files = shards_of(entries, low)
+    while len(files) < count:
+        # a large tensor may leave fewer files than asked for
+        longest = max(range(len(files)), key=lambda number: len(files[number]))
+        half = len(files[longest]) // 2
+        files[longest : longest + 1] = [files[longest][:half], files[longest][half:]]
+    return files
+
+
+def make_checkpoint(
+    folder: Path, config: Sa2VAConfig, shards: int, dtype: torch.dtype, device: str = "cpu"
+) -> tuple[int, int]:
     """Write a checkpoint of random weights as the hub has them.
 
     Args:
         folder: that gets it; it is there.
-        preset: name of a geometry.
-        shards: number of files, about.
+        config: its geometry.
+        shards: number of files.
         dtype: of the weights.
         device: that draws them; one tensor at a time is there.
 
     Returns:
         Bytes of all tensors, and of those in the largest file.
     """
-    config = get_preset(preset)
     family = family_of(config)
     state = build_without_memory(Sa2VA, config).state_dict()
     official = family.layout(config).to_official(state)
@@ -69,7 +107,7 @@ def make_checkpoint(folder: Path, preset: str, shards: int, dtype: torch.dtype, 
         for key, value in official.items()
     ]
     total = sum(entry.size for entry in entries)
-    files = shards_of(entries, -(-total // shards))
+    files = exact_shards(entries, shards)
     places: dict[str, str] = {}
     for number, file in enumerate(files, start=1):
         name = f"model-{number:05d}-of-{len(files):05d}.safetensors"
@@ -128,33 +166,40 @@ def measure(folder: Path) -> dict[str, float]:
     return {"peak": max(peak, end) - before, "end": end - before, "seconds": seconds}
 
 
-def main() -> None:
-    """Command line; exit code 1 where the peak is above the limit."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Command line.
+
+    Returns:
+        1 where the peak is above the limit, else 0.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="sa2va_1b", help="geometry, see monai_sa2va.networks.presets")
-    parser.add_argument("--shards", type=int, default=8)
+    parser.add_argument(
+        "--size", type=float, default=2.0, metavar="GB", help="of the weights, by the language model's layers"
+    )
+    parser.add_argument("--shards", type=int, default=8, help="number of files")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--measure", type=Path, metavar="FOLDER", help="only load this checkpoint, and print JSON")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.measure is not None:
         print(json.dumps(measure(arguments.measure)))
-        return
+        return 0
+    dtype = getattr(torch, arguments.dtype)
+    config = of_size(get_preset(arguments.preset), round(arguments.size * 1e9), dtype)
     with tempfile.TemporaryDirectory() as name:
-        total, largest = make_checkpoint(
-            Path(name), arguments.preset, arguments.shards, getattr(torch, arguments.dtype)
-        )
+        total, largest = make_checkpoint(Path(name), config, arguments.shards, dtype)
         # what made the checkpoint must not be in the memory that is measured
         done = subprocess.run(
             [sys.executable, __file__, "--measure", name], check=True, stdout=subprocess.PIPE, text=True
         )
     found, limit = json.loads(done.stdout), total + largest + ALLOWANCE
     print(
-        f"{arguments.preset} {arguments.dtype}: {total / 1e6:.0f} MB in files of at most {largest / 1e6:.0f} MB; "
-        f"loaded in {found['seconds']:.1f} s; "
+        f"{arguments.preset}, {config.text.num_hidden_layers} layers, {arguments.dtype}: {total / 1e6:.0f} MB in "
+        f"{arguments.shards} files of at most {largest / 1e6:.0f} MB; loaded in {found['seconds']:.1f} s; "
         f"peak {found['peak'] / 1e6:.0f} MB, at the end {found['end'] / 1e6:.0f} MB, limit {limit / 1e6:.0f} MB"
     )
-    sys.exit(int(found["peak"] > limit))
+    return int(found["peak"] > limit)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

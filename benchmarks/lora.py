@@ -93,7 +93,7 @@ def load(folder: Path, preset: str, rank: int, device: torch.device) -> tuple[Sa
     """
     if not (folder / "config.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        total, _ = make_checkpoint(folder, preset, _FILES, torch.bfloat16, str(device))
+        total, _ = make_checkpoint(folder, get_preset(preset), _FILES, torch.bfloat16, str(device))
         print(f"wrote {total / _GIB:.1f} GiB in {len(list(folder.glob('*.safetensors')))} files", flush=True)
     since = time.perf_counter()
     network = Sa2VA.from_pretrained(folder, device=device)

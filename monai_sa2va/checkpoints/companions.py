@@ -23,7 +23,7 @@ from typing import Any
 
 from monai_sa2va.errors import OutputError
 
-__all__ = ["COMPANIONS", "EXTRAS_FILE", "copy_companions", "keep_companions", "same_tokenizer"]
+__all__ = ["ADAPTER_CONFIG", "COMPANIONS", "EXTRAS_FILE", "copy_companions", "keep_companions", "same_tokenizer"]
 
 EXTRAS_FILE = "monai_sa2va.json"
 """Beside a config.json: what that can't say of a network, such as its calibrated presence."""
@@ -31,10 +31,14 @@ EXTRAS_FILE = "monai_sa2va.json"
 COMPANIONS = "official"
 """In the folder of a checkpoint of this package: the files that came with the official one."""
 
+ADAPTER_CONFIG = "adapter_config.json"
+"""File in which peft says how an adapter is applied."""
+
 _TOKENIZER = "tokenizer"
 # weights and their indexes, and what is written anew
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".index.json")
-_WRITTEN = ("config.json", EXTRAS_FILE)
+# LoRA is merged into all that is written, and transformers looks for an adapter where its config is
+_WRITTEN = ("config.json", EXTRAS_FILE, ADAPTER_CONFIG)
 # what a tokenizer is read from
 _TOKENIZER_FILES = (
     "tokenizer.json",

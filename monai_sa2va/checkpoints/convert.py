@@ -46,7 +46,7 @@ class TensorOrigin:
     Attributes:
         key: in the converted checkpoint.
         part: of the network that it belongs to, see :data:`~monai_sa2va.networks.parts.PARTS`.
-        source_keys: in the source; several where they were joined.
+        source_keys: in the source; several where they were joined, or LoRA's merged.
         source_files: that hold them.
         shape: of the tensor.
         dtype: of the tensor.
@@ -149,7 +149,8 @@ def _planned(
         shape = tuple(layout.join(key, [state[native] for native in natives]).shape)
         entries.append(TensorEntry(key, shape, kind, partial(_tensor, source, layout, key, natives)))
         files = tuple(sorted({source.weights.files[name] for name in sources}))
-        origins.append(TensorOrigin(key, part_of(natives[0]), sources, files, shape, kind))
+        stored = tuple(name for official in sources for name in source.weights.stored(official))
+        origins.append(TensorOrigin(key, part_of(natives[0]), stored, files, shape, kind))
     return entries, origins
 
 

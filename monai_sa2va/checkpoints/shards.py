@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +29,6 @@ __all__ = ["WeightFiles", "open_file", "open_folder", "read_json"]
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "*.bin", "*.pth", "*.pt")
-_LORA = re.compile(r"(^|\.)(lora_[A-Za-z_]+|base_model|modules_to_save)\.")
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -117,7 +115,7 @@ class WeightFiles:
         files: name of the file that each tensor is in; keys in the order of the files.
 
     Raises:
-        CheckpointError: when two files hold the same key, or the keys are those of a LoRA.
+        CheckpointError: when two files hold the same key.
     """
 
     def __init__(self, files: Mapping[str, _OpenFile]) -> None:
@@ -130,15 +128,13 @@ class WeightFiles:
                 if key in self.files:
                     raise CheckpointError(f"{self.files[key]} and {name} both hold {key}; give one checkpoint")
                 self.shapes[key], self.dtypes[key], self.files[key] = shape, file.dtypes[key], name
-        lora = next((key for key in self.files if _LORA.search(key)), None)
-        if lora is not None:
-            raise CheckpointError(
-                f"{self.files[lora]} holds the LoRA key {lora}, and nothing says how it is applied; "
-                "give the weights with LoRA merged, or the adapter with its config and its base"
-            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
+
+    def stored(self, key: str) -> tuple[str, ...]:
+        """The keys in the files that a tensor is made of: its own."""
+        return (key,)
 
     def tensor(self, key: str) -> torch.Tensor:
         """One tensor, as it is stored. It may lie in the file itself: read it, don't write to it.
@@ -176,6 +172,11 @@ def open_folder(folder: Path, allow_pickle: bool = False) -> WeightFiles:
         return WeightFiles({_SINGLE: _Safetensors(single)})
     if index.is_file():
         return _open_shards(folder, index, _Safetensors)
+    if (folder / "adapter_model.safetensors").is_file():
+        raise CheckpointError(
+            f"the folder {folder.name!r} holds a peft adapter, which is no whole checkpoint; "
+            "merge it into its base with peft (merge_and_unload), and give what that saves"
+        )
     shards = sorted(folder.glob("*.safetensors"))
     if shards:
         raise CheckpointError(f"the folder {folder.name!r} holds {shards[0].name}, but no {_INDEX}; fetch it, too")

@@ -28,6 +28,7 @@ from monai_sa2va.checkpoints.families.key_map import KeyRule, Layout, choose_lay
 from monai_sa2va.checkpoints.fit import check_fit
 from monai_sa2va.checkpoints.hub import find_checkpoint
 from monai_sa2va.checkpoints.info import WEIGHT_FILES, checkpoint_file, read_info
+from monai_sa2va.checkpoints.lora_keys import RANK_FIELDS, merge_lora, refuse_lora
 from monai_sa2va.checkpoints.sam2_config import read_sam2_config
 from monai_sa2va.checkpoints.shards import WeightFiles, open_file, open_folder, read_json
 from monai_sa2va.config import GroundingConfig, Sa2VAConfig
@@ -146,6 +147,11 @@ def extras_of(config: Sa2VAConfig, family: Family, official: Mapping[str, Any]) 
 def _open_official(place: Path, sam2_config: Any, allow_pickle: bool) -> CheckpointSource:
     official = read_json(place / "config.json")
     family = detect_family(official)
+    stored = open_folder(place, allow_pickle)
+    weights = merge_lora(stored, official, place)
+    if weights is not stored:
+        # once merged, LoRA is no part of the network that the reference would build by it
+        official |= {field: 0 for field in RANK_FIELDS.values() if official.get(field)}
     extras = read_json(place / EXTRAS_FILE) if (place / EXTRAS_FILE).exists() else {}
     grounding = extras.pop("grounding", None)
     if sam2_config is not None:
@@ -163,7 +169,6 @@ def _open_official(place: Path, sam2_config: Any, allow_pickle: bool) -> Checkpo
         config = Sa2VAConfig.from_dict({**config.to_dict(), **extras})
     except ConfigError as error:
         raise CheckpointError(f"{EXTRAS_FILE}: {error.args[0]}") from error
-    weights = open_folder(place, allow_pickle)
     grounding_keys = [key for key in weights if key.startswith("grounding_encoder.")]
     if grounding_keys and not any(key.startswith(_SAM2) for key in grounding_keys):
         raise CheckpointError(
@@ -188,7 +193,7 @@ def _open_own(file: Path) -> CheckpointSource:
     kept = file.parent / COMPANIONS
     if companions is not None and kept.is_dir() and companions.is_relative_to(os.path.abspath(kept)):
         companions = kept
-    return CheckpointSource(file.name, config, NATIVE, open_file(file), preprocessing, companions)
+    return CheckpointSource(file.name, config, NATIVE, refuse_lora(open_file(file)), preprocessing, companions)
 
 
 def _shape_only(tensor: torch.Tensor) -> torch.Tensor:

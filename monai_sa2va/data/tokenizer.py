@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -83,17 +85,16 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
     Its end of sequence is always set: to what ends an answer in the chat template where it has none.
 
     Raises:
-        ConfigError: when the folder holds no tokenizer, a needed token is missing or isn't marked special (so that a
-            user could type it), or the tokenizer has more tokens than the language model.
+        ConfigError: when the folder holds no tokenizer, or one as ``tokenizer.model`` alone; a needed token is missing
+            or isn't marked special (so that a user could type it); or the tokenizer has more tokens than the language
+            model.
     """
     if config.tokenizer == "bytes":
         tokenizer: PreTrainedTokenizerBase = byte_tokenizer(config.family)
     elif os.path.isdir(config.tokenizer):
+        _refuse_sentencepiece(config.tokenizer)
         try:
-            # an empty configuration: the folder's config.json may be one that transformers doesn't know
-            tokenizer = AutoTokenizer.from_pretrained(
-                config.tokenizer, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
-            )
+            tokenizer = _read(config.tokenizer)
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"tokenizer {config.tokenizer!r} can't be read: {reason}") from error
@@ -118,3 +119,32 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
             )
         tokenizer.eos_token = template.suffix
     return tokenizer
+
+
+def _read(folder: str) -> PreTrainedTokenizerBase:
+    files = Path(folder)
+    settings = files / "tokenizer_config.json"
+    code = settings.is_file() and "auto_map" in json.loads(settings.read_text(encoding="utf-8"))
+    if code and (files / "tokenizer.json").is_file():
+        # the file says all; AutoTokenizer would insist on the class that it names, whose code is the checkpoint's
+        found: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        return found
+    # an empty configuration: the folder's config.json may be one that transformers doesn't know
+    found = AutoTokenizer.from_pretrained(
+        folder, config=PreTrainedConfig(), local_files_only=True, trust_remote_code=False
+    )
+    return found
+
+
+def _refuse_sentencepiece(folder: str) -> None:
+    """Refuse a folder that has a sentencepiece model alone: transformers' own conversion of it gives other ids.
+
+    Raises:
+        ConfigError: saying what to put there.
+    """
+    has = {name for name in ("tokenizer.model", "tokenizer.json", "vocab.json") if os.path.isfile(f"{folder}/{name}")}
+    if has == {"tokenizer.model"}:
+        raise ConfigError(
+            f"tokenizer {folder!r} has tokenizer.model alone, which only code of the checkpoint reads exactly, and "
+            "that is never run; put the tokenizer.json of the same tokenizer there, tokens of Sa2VA included"
+        )

@@ -116,8 +116,9 @@ def _rewrite(folder: Path, key: str, value: torch.Tensor | None) -> None:
 
 
 def _edit_config(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    config = {key: value for key, value in config.items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def _without_seg(folder: Path) -> None:
@@ -160,6 +161,10 @@ LORA = "language_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.d
         (_as_pickle, r"as pickle only \(pytorch_model\.bin\); allow it with allow_pickle \(--allow-pickle\)"),
         (_without_seg, r"lacks the special token \[SEG\]"),
         (lambda f: _edit_config(f, model_type="internvl_chat"), "model_type of config.json is 'internvl_chat'"),
+        (
+            lambda f: _edit_config(f, llm_config=None, architectures=["Sa2VAChatModelPhi"]),
+            r"config\.json is of no family that this version reads \(internvl, .*Sa2VAChatModelPhi",
+        ),
         (lambda f: _edit_config(f, grounding_encoder="sam3"), "SAM 3"),
         (_other_sam, r"another grounding encoder than SAM 2, such as SAM 3 \(grounding_encoder\.detector\."),
         (lambda f: _rewrite(f, LORA, torch.zeros(2, 2)), "holds the LoRA key language_model.base_model"),

@@ -147,6 +147,22 @@ class TestRefusals:
             load_tokenizer(replace(micro_config, tokenizer=str(tmp_path)))
         assert token in str(error.value)
 
+    def test_sentencepiece_alone(self, micro_config: Sa2VAConfig, tmp_path: Path) -> None:
+        (tmp_path / "tokenizer.model").write_bytes(b"")
+        settings = {"tokenizer_class": "InternLM2Tokenizer", "auto_map": {"AutoTokenizer": ["x.Y", None]}}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(
+            ConfigError, match=r"has tokenizer\.model alone, .*; put the tokenizer\.json of the same"
+        ) as error:
+            load_tokenizer(replace(micro_config, tokenizer=str(tmp_path)))
+        assert "\n" not in str(error.value)
+        # with what it asks for, code that the folder names is no matter
+        byte_tokenizer().save_pretrained(tmp_path)
+        saved = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**saved, **settings}))
+        found = load_tokenizer(replace(micro_config, tokenizer=str(tmp_path)))
+        assert found("a[SEG]").input_ids == byte_tokenizer()("a[SEG]").input_ids
+
     def test_token_that_a_user_could_type(self, micro_config: Sa2VAConfig, tmp_path: Path) -> None:
         byte_tokenizer().save_pretrained(tmp_path)
         file = tmp_path / "tokenizer.json"
