@@ -13,21 +13,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from monai_sa2va.checkpoints.info import read_info
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
 __all__ = ["load_weights", "read_weights"]
 
+_LOGGER = logging.getLogger(__name__)
 _SHOWN = 3
 _SAFETENSORS = ".safetensors"
 _NO_WEIGHTS = (
@@ -76,6 +82,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     """Load weights into a network; every parameter has to be there, with its shape, and nothing else.
 
+    Where the checkpoint says that its SAM2 had other settings, such as another size of image, a warning names them:
+    the parameters may fit all the same, and do worse.
+
     Args:
         network: changed in place, and only where all fits.
         path: as for :func:`read_weights`.
@@ -106,7 +115,30 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
             "Give the checkpoint that was trained with this bundle's network_def"
         )
     network.load_state_dict(weights)
+    _compare_settings(network, path)
     return network
+
+
+def _compare_settings(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    own, told = getattr(network, "config", None), read_info(path).get("config")
+    if (
+        not isinstance(own, Sa2VAConfig)
+        or not isinstance(told, Mapping)
+        or not isinstance(told.get("grounding"), Mapping)
+    ):
+        return
+    here, there = asdict(own.grounding), told["grounding"]
+    odd = [
+        f"grounding.{key} {there[key]} instead of {here[key]}"
+        for key in here.keys() & there.keys()
+        if np.any(np.not_equal(here[key], there[key]))
+    ]
+    if odd:
+        _LOGGER.warning(
+            "%s was trained with %s; to keep its own, set network_def#config to \"$stored(@weights, 'config', @preset)\"",
+            Path(path).name,
+            ", ".join(sorted(odd)),
+        )
 
 
 def _listed(what: str, keys: Sequence[str]) -> str:
