@@ -135,7 +135,8 @@ def _compare_settings(network: nn.Module, path: str | os.PathLike[str]) -> None:
     ]
     if odd:
         _LOGGER.warning(
-            "%s was trained with %s; to keep its own, set network_def#config to \"$stored(@weights, 'config', @preset)\"",
+            "%s was trained with %s; to keep that, let network_def#config be "
+            "\"$stored(@weights, 'config', @preset)\"",
             Path(path).name,
             ", ".join(sorted(odd)),
         )
