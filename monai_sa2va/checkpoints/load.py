@@ -135,8 +135,7 @@ def _compare_settings(network: nn.Module, path: str | os.PathLike[str]) -> None:
     ]
     if odd:
         _LOGGER.warning(
-            "%s was trained with %s; to keep that, let network_def#config be "
-            "\"$stored(@weights, 'config', @preset)\"",
+            "%s was trained with %s; to keep that, let network_def#config be \"$stored(@weights, 'config', @preset)\"",
             Path(path).name,
             ", ".join(sorted(odd)),
         )
