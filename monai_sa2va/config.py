@@ -98,7 +98,7 @@ class GroundingConfig:
         round_constants_to_bf16: whether mean and standard deviation of the image are rounded to bfloat16 first,
             as the reference's inference does.
         click_mark: how wide a mark each corrective click leaves in the mask that SAM2 gets back with it: standard
-            deviation in pixels of that mask (S/4), at least 0. SAM2 itself and the official checkpoints have none, 0.
+            deviation in pixels of that mask (S/4), 0.1 to 1000. SAM2 itself and the official checkpoints have none, 0.
     """
 
     image_size: int = 1024
@@ -208,8 +208,9 @@ class Sa2VAConfig:
                     f"grounding.global_att_blocks has {block}; it must be one of {blocks} blocks, "
                     f"but none that opens a stage ({', '.join(map(str, sorted(openings)))})"
                 )
-        if not 0 <= grounding.click_mark < math.inf:
-            raise ConfigError(f"grounding.click_mark is {grounding.click_mark}; give a finite number of at least 0")
+        mark: object = grounding.click_mark
+        if not isinstance(mark, float | int) or isinstance(mark, bool) or not (mark == 0 or 0.1 <= mark <= 1000):
+            raise ConfigError(f"grounding.click_mark is {mark!r}; give 0 for none, or a number from 0.1 to 1000")
         if self.presence_threshold is not None and not 0 <= self.presence_threshold <= 1:
             raise ConfigError(f"presence_threshold is {self.presence_threshold}; give 0 to 1, or null for none")
         if not (0 < self.presence_scale < math.inf and math.isfinite(self.presence_bias)):

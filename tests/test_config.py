@@ -99,8 +99,9 @@ def test_frozen(micro_config: Sa2VAConfig) -> None:
         ({"family": "llava"}, "family is 'llava'; allowed: internvl, qwen2_5_vl, qwen3_vl"),
         ({"answer_form": "long"}, "answer_form is 'long'; allowed: named, plain"),
         ({"seg_state": "first"}, "seg_state is 'first'; allowed: post_norm, pre_norm"),
-        ({"grounding__click_mark": -1.0}, r"grounding\.click_mark is -1\.0; give a finite number of at least 0"),
-        ({"grounding__click_mark": float("inf")}, r"grounding\.click_mark is inf"),
+        ({"grounding__click_mark": -1.0}, r"grounding\.click_mark is -1\.0; give 0 for none, or a number from 0"),
+        ({"grounding__click_mark": float("nan")}, r"grounding\.click_mark is nan"),
+        ({"grounding__click_mark": 1e-30}, r"grounding\.click_mark is 1e-30"),
         ({"presence_threshold": 2.0}, "presence_threshold is 2.0; give 0 to 1"),
         (
             {"presence_scale": 0.0},
@@ -174,3 +175,9 @@ def test_incomplete() -> None:
 def test_free_of_torch() -> None:
     code = "import sys, monai_sa2va.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("value", ["2", None, True, [2.0]])
+def test_a_mark_that_is_no_number_is_refused(micro_config: Sa2VAConfig, value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"grounding\.click_mark is .*; give 0 for none, or a number"):
+        replace(micro_config, grounding=replace(micro_config.grounding, click_mark=value))

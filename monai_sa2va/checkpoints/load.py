@@ -13,12 +13,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,10 +29,12 @@ from torch import nn
 
 from monai_sa2va.checkpoints.fit import check_fit
 from monai_sa2va.checkpoints.info import checkpoint_file, is_adapter, read_info
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
 
 __all__ = ["load_weights", "read_weights"]
 
+_LOGGER = logging.getLogger(__name__)
 _SAFETENSORS = ".safetensors"
 _NO_WEIGHTS = (
     "it is damaged, or holds more than tensors, and code in it is never run; "
@@ -75,6 +80,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
     """Load weights into a network; every parameter has to be there, with its shape, and nothing else.
 
+    Where the checkpoint says that its SAM2 had other settings, such as another size of image, a warning names them:
+    the parameters may fit all the same, and do worse.
+
     Args:
         network: changed in place, and only where all fits.
         path: as for :func:`read_weights`.
@@ -98,6 +106,7 @@ def load_weights(network: _Network, path: str | os.PathLike[str]) -> _Network:
         _refuse_adapter(Path(path), weights)
         raise
     network.load_state_dict(weights)
+    _compare_settings(network, path)
     return network
 
 
@@ -116,4 +125,26 @@ def _refuse_adapter(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
         raise CheckpointError(
             f"{path.name} holds LoRA weights ({lora}) without their configuration (rank, alpha, base), so they can't "
             "be merged; give the adapter that the training wrote, or merged weights"
+        )
+
+
+def _compare_settings(network: nn.Module, path: str | os.PathLike[str]) -> None:
+    own, told = getattr(network, "config", None), read_info(path).get("config")
+    if (
+        not isinstance(own, Sa2VAConfig)
+        or not isinstance(told, Mapping)
+        or not isinstance(told.get("grounding"), Mapping)
+    ):
+        return
+    here, there = asdict(own.grounding), told["grounding"]
+    odd = [
+        f"grounding.{key} {there[key]} instead of {here[key]}"
+        for key in here.keys() & there.keys()
+        if np.any(np.not_equal(here[key], there[key]))
+    ]
+    if odd:
+        _LOGGER.warning(
+            "%s was trained with %s; to keep that, let network_def#config be \"$stored(@weights, 'config', @preset)\"",
+            Path(path).name,
+            ", ".join(sorted(odd)),
         )

@@ -281,6 +281,8 @@ def _check(prompt: str | None, shown: Mapping[int, VisualPrompts], first: int | 
         raise PromptError("there is neither a prompt nor anything shown; give a sentence, points, a box or a mask")
     if prompt is not None:
         check_prompt(prompt)
+    if first is not None and (isinstance(first, bool) or not isinstance(first, int | np.integer)):
+        raise PromptError(f"the slice to ask in is {first!r}; give its whole number, 0 to {depth - 1}")
     odd = [number for number in (*shown, *(() if first is None else (first,))) if not 0 <= number < depth]
     if odd:
         raise PromptError(f"slice {odd[0]} is not there; the stack has {depth}")

@@ -69,13 +69,17 @@ def sort_by_slice(
     for z in np.unique(slices).tolist():
         found.setdefault(z, {})["points"] = clicks[slices == z][:, [0, 1, 3]]
     for box in _boxes(boxes, size):
-        z = int(box[2] + box[5]) // 2
+        # a box may begin half a voxel before the first one's centre
+        z = max(int(box[2] + box[5]) // 2, 0)
         if "box" in found.setdefault(z, {}):
             where = "the picture" if depth == 1 and len(size) == 2 else f"slice {z}"
             raise PromptError(f"boxes holds two boxes for {where}, and they show one object; ask for one at a time")
         found[z]["box"] = box[[0, 1, 3, 4]]
     if mask is not None:
-        inside = np.asarray(mask) > 0
+        try:
+            inside = np.asarray(np.asarray(mask), dtype=np.float64) > 0
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PromptError("mask can't be read as numbers; give an array of the shape of the masks") from error
         if inside.shape != tuple(size):
             raise PromptError(f"mask has shape {inside.shape}; expected {tuple(size)}, the shape of the masks")
         if not inside.any():
@@ -123,7 +127,8 @@ def _boxes(boxes: Any, size: tuple[int, ...]) -> NDArray[np.float64]:
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     try:
         given = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    # torch refuses a tensor that needs gradients by a RuntimeError
+    except (TypeError, ValueError, RuntimeError) as error:
         raise PromptError(f"{name} can't be read as numbers; give one row of numbers for each") from error
     if given.ndim not in (1, 2) or not np.isfinite(given).all():
         raise PromptError(f"{name} has shape {given.shape}, or a number that is none; give one row of numbers for each")

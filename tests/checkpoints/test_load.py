@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from monai_sa2va.checkpoints.load import load_weights, read_weights
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError
+from monai_sa2va.networks.sa2va import Sa2VA
 
 
 def _network(width: int = 3) -> nn.Module:
@@ -121,3 +124,19 @@ def test_missing_and_wrong_content(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")
     with pytest.raises(CheckpointError, match="holds no state dictionary"):
         read_weights(tmp_path / "list.pt")
+
+
+def test_another_setting_of_sam2_is_said(
+    micro_config: Sa2VAConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network, path = Sa2VA(micro_config, seed=0), tmp_path / "model.pt"
+    content = {"model": network.state_dict(), "info": {"config": micro_config.to_dict()}}
+    torch.save(content, path)
+    load_weights(network, path)
+    assert not caplog.records
+    marked = replace(micro_config, grounding=replace(micro_config.grounding, click_mark=2.0))
+    content["info"] = {"config": marked.to_dict()}
+    torch.save(content, path)
+    load_weights(network, path)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("model.pt was trained with grounding.click_mark 2.0 instead of 0.0; to keep")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.visual_prompts import sort_by_slice
@@ -65,12 +66,19 @@ def test_slices_of_a_volume_are_sorted() -> None:
         ({"boxes": [5, 2, 30, 4]}, "a box has x 30"),
         ({"boxes": [[0, 0, 1, 1], [2, 2, 3, 3]]}, "two boxes for the picture"),
         ({"mask": np.zeros((20, 30))}, "mask is empty"),
+        ({"mask": "mask.png"}, "mask can't be read as numbers"),
+        ({"mask": [[1, 2], [3]]}, "mask can't be read as numbers"),
+        ({"points": torch.ones(1, 3, requires_grad=True)}, "points can't be read as numbers"),
         ({"mask": np.ones((30, 20))}, r"mask has shape \(30, 20\); expected \(20, 30\)"),
     ],
 )
 def test_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(PromptError, match=message):
         sort_by_slice((20, 30), **given)
+
+
+def test_a_box_may_begin_at_the_edge_of_the_first_voxel() -> None:
+    assert list(sort_by_slice((4, 20, 30), boxes=[1, 1, -0.5, 5, 5, -0.5])) == [0]
 
 
 def test_two_boxes_of_a_slice_are_refused() -> None:
