@@ -77,7 +77,7 @@ def sort_by_slice(
         found[z]["box"] = box[[0, 1, 3, 4]]
     if mask is not None:
         try:
-            inside = np.asarray(np.asarray(mask), dtype=np.float64) > 0
+            inside = np.asarray(mask) > 0
         except (TypeError, ValueError, RuntimeError) as error:
             raise PromptError("mask can't be read as numbers; give an array of the shape of the masks") from error
         if inside.shape != tuple(size):
