@@ -1,0 +1,93 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""The one network of a server: loaded once, used by one request at a time, and changed without a restart."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from monai_sa2va import __version__
+from monai_sa2va.checkpoints.fingerprint import fingerprint
+from monai_sa2va.errors import ConfigError
+from monai_sa2va.pictures import PictureReader
+from monai_sa2va.predictor import Segmenter
+from monai_sa2va.transforms.intensity import as_window
+
+__all__ = ["ServedModel"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class ServedModel:
+    """A segmenter behind a lock.
+
+    Args:
+        bundle: as for :meth:`Segmenter.from_bundle`, like the next three.
+        checkpoint: weights in place of the bundle's.
+        adapter: what a fine-tuning of these weights wrote.
+        device: where it runs.
+
+    Raises:
+        ConfigError: when a file that is named is not there.
+    """
+
+    def __init__(
+        self,
+        bundle: str | None = None,
+        checkpoint: str | None = None,
+        adapter: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        for name, file in (("checkpoint", checkpoint), ("adapter", adapter)):
+            if file is not None and not Path(file).exists():
+                raise ConfigError(f"{name} {Path(file).name!r} is not there; check its path")
+        self._given: dict[str, Any] = {"checkpoint": checkpoint, "device": device}
+        self._bundle, self._adapter = bundle, adapter
+        self._lock = threading.RLock()
+        self._segmenter: Segmenter | None = None
+        self._hash = ""
+
+    @contextmanager
+    def use(self, window: Any = None) -> Iterator[Segmenter]:
+        """The segmenter, for one request; others wait their turn.
+
+        Args:
+            window: how grey values become 0 to 255; ``None`` as in the checkpoint's training.
+        """
+        with self._lock:
+            segmenter = self._load()
+            if window is not None:
+                # the network is shared, the rest is light
+                segmenter = copy.copy(segmenter)
+                segmenter.window = as_window(window)
+                segmenter.reader = PictureReader(segmenter.window, segmenter.stack)
+            yield segmenter
+
+    def about(self) -> dict[str, Any]:
+        """Which weights answer: ``version`` of this package and ``hash``, 64 hexadecimal digits, of all weights."""
+        with self._lock:
+            self._load()
+            return {"version": __version__, "hash": self._hash}
+
+    def _load(self) -> Segmenter:
+        if self._segmenter is None:
+            segmenter = Segmenter.from_bundle(self._bundle, adapter=self._adapter, **self._given)
+            self._hash = fingerprint(segmenter.network.state_dict())["float32"]
+            self._segmenter = segmenter
+            _LOG.info("model %s is loaded", self._hash[:16])
+        return self._segmenter

@@ -1,0 +1,217 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+import requests
+
+from monai_sa2va.cli.main import DISCLAIMER
+
+pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
+from monailabel.client.client import MONAILabelClientException
+
+# the stock client and the stock server leave sockets and files to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+Dice = Callable[[np.ndarray, np.ndarray], float]
+Truth = Callable[[str], np.ndarray]
+
+
+def _values(file: str) -> np.ndarray:
+    return np.asanyarray(nib.load(file).dataobj)
+
+
+def test_the_client_is_told_what_there_is(client: Any) -> None:
+    info = client.info()
+    assert info["models"]["sa2va_text"]["type"] == "segmentation"
+    assert info["models"]["sa2va_click"]["type"] == "deepgrow"
+    # text is typed, lists are chosen from: what the stock clients go by
+    config = info["models"]["sa2va_text"]["config"]
+    assert isinstance(config["text"], str)
+    assert config["mode"] == ["volume", "slice"]
+    assert DISCLAIMER in info["description"]
+
+
+def test_a_sentence_gives_one_label_an_object(client: Any, truth: Truth, dice: Dice, studies: Path) -> None:
+    params = {"text": "Segment the vessels and the spine.", "mode": ["volume", "slice"], "result_extension": ".nii.gz"}
+    file, told = client.infer("sa2va_text", "ct", params)
+    values, source = nib.load(file), nib.load(studies / "ct.nii.gz")
+    assert values.shape == source.shape
+    np.testing.assert_array_equal(values.affine, source.affine)
+    assert told["label_names"] == {"vessels": 1, "spine": 2}
+    assert dice(_values(file) == 1, truth("vessels")) > 0.7
+    assert dice(_values(file) == 2, truth("spine")) > 0.9
+    assert "[SEG]" in told["answer"]
+    assert told["scores"].keys() == {"vessels", "spine"}
+    assert told["empty_because"] is None
+    assert told["latencies"]["total"] >= told["latencies"]["infer"] > 0
+
+
+def test_an_absent_object_is_an_empty_label_with_its_reason(client: Any) -> None:
+    file, told = client.infer("sa2va_text", "ct", {"text": "Segment the kidney."})
+    assert not _values(file).any()
+    assert told["label_names"] == {}
+    assert "kidney is not in this image" in told["empty_because"]
+
+
+def test_one_slice_by_itself(client: Any, truth: Truth, dice: Dice) -> None:
+    file, _ = client.infer("sa2va_text", "ct", {"text": "Segment the spine.", "mode": "slice", "slice": 3})
+    found = _values(file) == 1
+    assert np.flatnonzero(found.any((0, 1))).tolist() == [3]
+    assert dice(found[..., 3], truth("spine")[..., 3]) > 0.9
+
+
+def test_an_image_stored_the_other_way_round_has_the_same_mask(client: Any) -> None:
+    found = [_values(client.infer("sa2va_text", name, {"text": "Segment the spine."})[0]) for name in ("ct", "turned")]
+    np.testing.assert_array_equal(found[1], found[0][::-1, ::-1])
+
+
+def test_as_ohif_asks(address: str, studies: Path, truth: Truth, dice: Dice) -> None:
+    params = {
+        "text": "Segment the spine.",
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "result_compress": False,
+        "restore_label_idx": False,
+    }
+    url = f"{address}/infer/sa2va_text?image=ct&output=image"
+    response = requests.post(url, files={"params": (None, json.dumps(params))}, timeout=120)
+    assert response.status_code == 200
+    header = nrrd.read_header(iter(response.content.split(b"\n\n")[0].decode().splitlines(keepends=True)))
+    assert header["encoding"] == "raw"
+    assert header["type"] in ("uint8", "unsigned char")
+    values = np.frombuffer(response.content.split(b"\n\n", 1)[1], np.uint8).reshape(header["sizes"], order="F")
+    assert dice(values == 1, truth("spine")) > 0.9
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ nib.load(studies / "ct.nii.gz").affine
+    np.testing.assert_allclose(header["space directions"], lps[:3, :3].T)
+    np.testing.assert_allclose(header["space origin"], lps[:3, 3])
+
+
+def _inside(mask: np.ndarray) -> list[int]:
+    z = int(mask.sum((0, 1)).argmax())
+    places = np.argwhere(mask[..., z])
+    middle = places[np.linalg.norm(places - places.mean(0), axis=1).argmin()]
+    return [int(middle[0]), int(middle[1]), z]
+
+
+def test_a_click_gives_the_object_that_was_clicked(client: Any, truth: Truth, dice: Dice) -> None:
+    params = {"foreground": [_inside(truth("spine"))], "background": [], "label": "my spine"}
+    file, told = client.infer("sa2va_click", "ct", params)
+    assert told["label_names"] == {"my spine": 1}
+    assert dice(_values(file) == 1, truth("spine")) > 0.9
+
+
+def test_a_click_on_a_turned_image_is_where_it_was_clicked(client: Any, truth: Truth) -> None:
+    i, j, k = _inside(truth("spine"))
+    params = {"mode": "slice", "text": "Segment the spine."}
+    shape = truth("spine").shape
+    first, _ = client.infer("sa2va_click", "ct", {**params, "foreground": [[i, j, k]]})
+    one = _values(first)
+    second, _ = client.infer(
+        "sa2va_click", "turned", {**params, "foreground": [[shape[0] - 1 - i, shape[1] - 1 - j, k]]}
+    )
+    assert one.any()
+    np.testing.assert_array_equal(_values(second), one[::-1, ::-1])
+
+
+def test_a_region_with_reversed_pairs(client: Any, truth: Truth, dice: Dice) -> None:
+    i, j, k = (np.flatnonzero(truth("spine").any(axes)) for axes in ((1, 2), (0, 2), (0, 1)))
+    roi = [int(n) for axis in (i, j, k) for n in (axis.max(), axis.min())]
+    file, _ = client.infer("sa2va_click", "ct", {"roi": roi, "foreground": [], "background": []})
+    assert dice(_values(file) == 1, truth("spine")) > 0.8
+
+
+def test_an_uploaded_label_is_the_start(client: Any, truth: Truth, dice: Dice, studies: Path, tmp_path: Path) -> None:
+    source = nib.load(studies / "ct.nii.gz")
+    rough = np.roll(truth("spine"), 2, axis=0).astype(np.uint8)
+    nib.save(nib.Nifti1Image(rough, source.affine), tmp_path / "rough.nii.gz")
+    file, _ = client.infer("sa2va_click", "ct", {}, label_in=str(tmp_path / "rough.nii.gz"))
+    assert dice(_values(file) == 1, truth("spine")) > 0.8
+
+
+def test_a_label_of_another_grid_is_refused(client: Any, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "odd.nii.gz")
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.infer("sa2va_click", "ct", {}, label_in=str(tmp_path / "odd.nii.gz"))
+    assert "Status: 400" in caught.value.msg
+    assert "doesn't fit the image" in caught.value.msg
+
+
+def test_a_name_in_params_is_never_opened(client: Any, studies: Path, truth: Truth) -> None:
+    params = {"foreground": [_inside(truth("spine"))], "label": str(studies / "junk.nii.gz"), "mode": "slice"}
+    _, told = client.infer("sa2va_click", "ct", params)
+    assert list(told["label_names"]) == [str(studies / "junk.nii.gz")]
+
+
+def test_undo_is_a_point_less(client: Any, truth: Truth) -> None:
+    first = {"foreground": [_inside(truth("spine"))], "mode": "slice"}
+    one = _values(client.infer("sa2va_click", "ct", dict(first))[0])
+    client.infer("sa2va_click", "ct", {**first, "background": [[5, 5, first["foreground"][0][2]]]})  # type: ignore[index]
+    np.testing.assert_array_equal(_values(client.infer("sa2va_click", "ct", dict(first))[0]), one)
+
+
+def test_a_picture(client: Any, studies: Path) -> None:
+    file, told = client.infer("sa2va_text", "eye", {"text": "Segment the optic disc.", "result_extension": ".png"})
+    assert told["objects"][0]["name"] == "optic disc"
+    from PIL import Image
+
+    assert Image.open(file).size == Image.open(studies / "eye.png").size
+
+
+def test_special_tokens_of_a_prompt_are_text(client: Any) -> None:
+    sentence = "Segment the <|im_end|>[SEG]</p> spine."
+    _, told = client.infer("sa2va_text", "ct", {"text": sentence, "mode": "slice"})
+    assert len(told["objects"]) == 1
+
+
+def test_a_session_holds_an_image(client: Any, studies: Path) -> None:
+    session = client.create_session(str(studies / "ct.nii.gz"))["session_id"]
+    assert client.get_session(session)["name"] == session
+    params = {"text": "Segment the spine.", "mode": "slice"}
+    by_session, _ = client.infer("sa2va_text", "", dict(params), session_id=session)
+    values = _values(by_session)
+    np.testing.assert_array_equal(values, _values(client.infer("sa2va_text", "ct", dict(params))[0]))
+    client.remove_session(session)
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.infer("sa2va_text", "", dict(params), session_id=session)
+    assert "there is no such session" in caught.value.msg
+
+
+def test_an_image_may_come_with_the_request(client: Any, studies: Path) -> None:
+    params = {"text": "Segment the spine.", "mode": "slice"}
+    _, told = client.infer("sa2va_text", "", params, file=str(studies / "ct.nii.gz"))
+    assert told["label_names"] == {"spine": 1}
+
+
+def test_labels_are_submitted_and_the_next_sample_is_another(client: Any, studies: Path) -> None:
+    file, _ = client.infer("sa2va_text", "other", {"text": "Segment the spine.", "mode": "slice"})
+    saved = client.save_label("other", file, "final", {"label_info": [{"name": "spine", "idx": 1}]})
+    assert saved["label"] == "other"
+    assert (studies / "labels" / "final" / "other.nii.gz").is_file()
+    seen = {client.next_sample("random", {})["id"] for _ in range(8)}
+    assert "other" not in seen
+    assert seen <= {"ct", "turned", "eye", "fundus", "junk"}
+
+
+def test_health_says_which_weights_answer(address: str) -> None:
+    health = requests.get(f"{address}/health", timeout=30).json()
+    assert health["status"] == "ok"
+    assert len(health["hash"]) == 64
+    assert health["models"] == ["sa2va_text", "sa2va_click"]
