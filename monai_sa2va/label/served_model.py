@@ -24,6 +24,7 @@ from typing import Any
 from monai_sa2va import __version__
 from monai_sa2va.checkpoints.fingerprint import fingerprint
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.label.cache import FeatureCache
 from monai_sa2va.pictures import PictureReader
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.intensity import as_window
@@ -41,6 +42,7 @@ class ServedModel:
         checkpoint: weights in place of the bundle's.
         adapter: what a fine-tuning of these weights wrote.
         device: where it runs.
+        cache_bytes: most that is kept of features, bytes; 0 for nothing.
 
     Raises:
         ConfigError: when a file that is named is not there.
@@ -52,12 +54,14 @@ class ServedModel:
         checkpoint: str | None = None,
         adapter: str | None = None,
         device: str | None = None,
+        cache_bytes: int = 2**30,
     ) -> None:
         for name, file in (("checkpoint", checkpoint), ("adapter", adapter)):
             if file is not None and not Path(file).exists():
                 raise ConfigError(f"{name} {Path(file).name!r} is not there; check its path")
         self._given: dict[str, Any] = {"checkpoint": checkpoint, "device": device}
         self._bundle, self._adapter = bundle, adapter
+        self.cache = FeatureCache(cache_bytes)
         self._lock = threading.RLock()
         self._segmenter: Segmenter | None = None
         self._hash = ""
@@ -76,7 +80,8 @@ class ServedModel:
                 segmenter = copy.copy(segmenter)
                 segmenter.window = as_window(window)
                 segmenter.reader = PictureReader(segmenter.window, segmenter.stack)
-            yield segmenter
+            with self.cache.attached(segmenter.network, self._hash):
+                yield segmenter
 
     def about(self) -> dict[str, Any]:
         """Which weights answer: ``version`` of this package and ``hash``, 64 hexadecimal digits, of all weights."""
