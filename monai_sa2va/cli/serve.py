@@ -64,6 +64,9 @@ def serve(
     modality: Annotated[Modality, typer.Option(help="Of the series of a DICOMweb server.")] = Modality.CT,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     max_upload: Annotated[int, typer.Option(min=1, metavar="MiB", help="Longest request.")] = 1024,
+    cache: Annotated[
+        int, typer.Option(min=0, metavar="MiB", help="Most that is kept of known images' features, on the device.")
+    ] = 1024,
     state: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -82,6 +85,7 @@ def serve(
     files = {"bundle": bundle, "checkpoint": checkpoint, "adapter": adapter}
     # the server's processes may work in another folder
     conf = {key: str(path.resolve()) for key, path in files.items() if path is not None}
+    conf["cache_mib"] = str(cache)
     if labels:
         conf["labels"] = labels
     if device is not Device.AUTO:

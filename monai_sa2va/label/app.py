@@ -32,12 +32,15 @@ from monailabel.interfaces.tasks.strategy import Strategy  # noqa: E402
 from monai_sa2va import __version__  # noqa: E402
 from monai_sa2va.cli.main import DISCLAIMER  # noqa: E402
 from monai_sa2va.errors import ConfigError  # noqa: E402
+from monai_sa2va.label.adapter_store import AdapterStore  # noqa: E402
 from monai_sa2va.label.infer_click import ClickTask  # noqa: E402
 from monai_sa2va.label.infer_task import Sa2VAInferTask  # noqa: E402
 from monai_sa2va.label.infer_text import TextTask  # noqa: E402
 from monai_sa2va.label.options import RequestError  # noqa: E402
+from monai_sa2va.label.scoring import Uncertainty  # noqa: E402
 from monai_sa2va.label.served_model import ServedModel  # noqa: E402
 from monai_sa2va.label.strategies import AnyUnlabelled, MostUncertain  # noqa: E402
+from monai_sa2va.label.train import Learning  # noqa: E402
 
 __all__ = ["DEFAULT_LABELS", "NotKnownError", "Sa2VALabelApp"]
 
@@ -46,6 +49,7 @@ DEFAULT_LABELS = ("object", "object 2", "object 3", "object 4")
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _SETTINGS = ("bundle", "checkpoint", "adapter", "device")
+_OTHERS = ("labels", "cache_mib")
 
 
 class NotKnownError(RequestError):
@@ -61,7 +65,8 @@ class Sa2VALabelApp(MONAILabelApp):
         app_dir: folder of the app's ``main.py``.
         studies: folder of images, or address of a DICOMweb server.
         conf: ``bundle``, ``checkpoint``, ``adapter`` and ``device`` as for
-            :class:`~monai_sa2va.label.served_model.ServedModel`, and ``labels``, names separated by commas.
+            :class:`~monai_sa2va.label.served_model.ServedModel`, ``labels``, names separated by commas, and
+            ``cache_mib``, most that is kept of features.
 
     Raises:
         ConfigError: when ``conf`` has a key that is unknown, or names a file that is not there.
@@ -69,12 +74,17 @@ class Sa2VALabelApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str] | None = None) -> None:
         conf = {key: value for key, value in (conf or {}).items() if value}
-        odd = sorted(conf.keys() - {*_SETTINGS, "labels"})
+        odd = sorted(conf.keys() - {*_SETTINGS, *_OTHERS})
         if odd:
-            raise ConfigError(f"conf has {odd[0]!r}; known: {', '.join((*_SETTINGS, 'labels'))}")
+            raise ConfigError(f"conf has {odd[0]!r}; known: {', '.join((*_SETTINGS, *_OTHERS))}")
         named = [name.strip() for name in conf.get("labels", "").split(",") if name.strip()]
         self.label_list = list(dict.fromkeys([*named, *DEFAULT_LABELS]))
-        self.model = ServedModel(**{key: conf.get(key) for key in _SETTINGS})
+        self.given: dict[str, Any] = {key: conf.get(key) for key in _SETTINGS}
+        kept = conf.get("cache_mib", "1024")
+        if not kept.isdecimal():
+            raise ConfigError(f"cache_mib is {kept!r}; give a whole number of MiB")
+        self.learnt = AdapterStore(Path(app_dir) / "adapters")
+        self.model = ServedModel(**self.given, cache_bytes=int(kept) * 2**20, learnt=self.learnt)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -91,6 +101,14 @@ class Sa2VALabelApp(MONAILabelApp):
             "sa2va_text": TextTask(self.model, self.label_list),
             "sa2va_click": ClickTask(self.model, self.label_list),
         }
+
+    def init_trainers(self) -> dict[str, Learning]:
+        """What trains by name."""
+        return {"sa2va": Learning(self.learnt, **self.given, labels=self.label_list)}
+
+    def init_scoring_methods(self) -> dict[str, Uncertainty]:
+        """The ways to score images by name."""
+        return {"uncertainty": Uncertainty(self.model, self.label_list)}
 
     def init_strategies(self) -> dict[str, Strategy]:
         """The ways to choose the next image by name."""

@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
+from monailabel.config import settings
+from monailabel.endpoints.user.auth import RBAC
 
 __all__ = ["make_router"]
 
@@ -33,5 +35,18 @@ def make_router(instance: Callable[[], Any]) -> APIRouter:
     def health() -> dict[str, Any]:
         app = instance()
         return {"status": "ok", **app.model.about(), "models": app.infer_names()}
+
+    reader, admin = (
+        [Depends(RBAC(role))] for role in (settings.MONAI_LABEL_AUTH_ROLE_USER, settings.MONAI_LABEL_AUTH_ROLE_ADMIN)
+    )
+
+    @router.get("/sa2va/adapters", summary="What was learnt from which labels, and what answers", dependencies=reader)
+    def adapters() -> dict[str, Any]:
+        found: dict[str, Any] = instance().learnt.about()
+        return found
+
+    @router.post("/sa2va/rollback", summary="Let what answered before the last training answer", dependencies=admin)
+    def rollback() -> dict[str, Any]:
+        return {"active": instance().learnt.rollback()}
 
     return router

@@ -23,7 +23,8 @@ from typing import Any
 
 from monai_sa2va import __version__
 from monai_sa2va.checkpoints.fingerprint import fingerprint
-from monai_sa2va.errors import ConfigError
+from monai_sa2va.errors import ConfigError, Sa2VAError
+from monai_sa2va.label.adapter_store import AdapterStore
 from monai_sa2va.label.cache import FeatureCache
 from monai_sa2va.pictures import PictureReader
 from monai_sa2va.predictor import Segmenter
@@ -43,6 +44,7 @@ class ServedModel:
         adapter: what a fine-tuning of these weights wrote.
         device: where it runs.
         cache_bytes: most that is kept of features, bytes; 0 for nothing.
+        learnt: adapters in place of ``adapter``; looked at before each request.
 
     Raises:
         ConfigError: when a file that is named is not there.
@@ -55,6 +57,7 @@ class ServedModel:
         adapter: str | None = None,
         device: str | None = None,
         cache_bytes: int = 2**30,
+        learnt: AdapterStore | None = None,
     ) -> None:
         for name, file in (("checkpoint", checkpoint), ("adapter", adapter)):
             if file is not None and not Path(file).exists():
@@ -64,6 +67,7 @@ class ServedModel:
         self.cache = FeatureCache(cache_bytes)
         self._lock = threading.RLock()
         self._segmenter: Segmenter | None = None
+        self._learnt, self._loaded = learnt, ""
         self._hash = ""
 
     @contextmanager
@@ -84,15 +88,28 @@ class ServedModel:
                 yield segmenter
 
     def about(self) -> dict[str, Any]:
-        """Which weights answer: ``version`` of this package and ``hash``, 64 hexadecimal digits, of all weights."""
+        """Which weights answer.
+
+        Returns:
+            ``version`` of this package, ``hash`` of all weights, 64 hexadecimal digits, and ``adapter``, the number of
+            what was learnt, ``None`` where nothing was.
+        """
         with self._lock:
             self._load()
-            return {"version": __version__, "hash": self._hash}
+            return {"version": __version__, "hash": self._hash, "adapter": Path(self._loaded).parent.name or None}
 
     def _load(self) -> Segmenter:
-        if self._segmenter is None:
-            segmenter = Segmenter.from_bundle(self._bundle, adapter=self._adapter, **self._given)
+        active = None if self._learnt is None else self._learnt.active()
+        wanted = "" if active is None else str(active)
+        if self._segmenter is None or wanted != self._loaded:
+            try:
+                segmenter = Segmenter.from_bundle(self._bundle, adapter=wanted or self._adapter, **self._given)
+            except RuntimeError as error:
+                # the bundle's configuration wraps what is wrong with a file
+                raise (error.__cause__ if isinstance(error.__cause__, Sa2VAError) else error) from None
+            # only what was loaded whole takes the place of what answers
+            self._segmenter, self._loaded = segmenter, wanted
             self._hash = fingerprint(segmenter.network.state_dict())["float32"]
-            self._segmenter = segmenter
+            self.cache.clear()
             _LOG.info("model %s is loaded", self._hash[:16])
         return self._segmenter
