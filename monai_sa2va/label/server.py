@@ -25,6 +25,8 @@ from monai_sa2va.label.repair import check_monailabel, repair_pydicom
 
 __all__ = ["APP_MAIN", "ServerSettings", "make_server"]
 
+_ORIGINS = "MONAI_LABEL_CORS_ORIGINS"
+
 APP_MAIN = '''"""The MONAI Label app; written by monai-sa2va serve."""
 
 from monai_sa2va.label.app import Sa2VALabelApp
@@ -103,13 +105,15 @@ def _configure(settings: ServerSettings, app_dir: Path) -> None:
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(settings.state / "dicomweb"),
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": settings.modality},
         # any page of the web could read images through the user's browser
-        "MONAI_LABEL_CORS_ORIGINS": [f"http://{host}:{settings.port}" for host in ("127.0.0.1", "localhost")],
+        _ORIGINS: [f"http://{host}:{settings.port}" for host in ("127.0.0.1", "localhost")],
         # a process that runs the network over all studies, at each start and each next sample
         "MONAI_LABEL_AUTO_UPDATE_SCORING": False,
     }
     chosen = {**fixed, **{key: value for key, value in defaults.items() if key not in os.environ}}
     for key, value in chosen.items():
-        os.environ[key] = value if isinstance(value, str) else json.dumps(value)
+        # the stock processes can't print addresses, which they do at their start
+        if key != _ORIGINS:
+            os.environ[key] = value if isinstance(value, str) else json.dumps(value)
     os.environ.setdefault("PYTHONPATH", "")
 
     from monailabel.config import settings as stock
