@@ -81,7 +81,7 @@ def required_series(segmentation: Segmentation, what: str) -> DicomSeries:
 
 
 def read_header(file: DicomFile) -> Any:
-    """pydicom's ``Dataset`` of an instance, its texts decoded, without pixels.
+    """An instance as pydicom's ``Dataset``, its texts decoded, without pixels.
 
     Raises:
         OutputError: when the file can't be read any more.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,11 +141,13 @@ def make_dicom_seg(
         if name in header:
             # as the source has it, also where highdicom would refuse it
             seg[name] = header[name]
+    if series.frames[planes[0]].position is None:
+        seg.PatientOrientation = header.get("PatientOrientation")
     for name in ("InstanceCreationDate", "InstanceCreationTime"):
         delattr(seg, name)
     for equipment in seg.ContributingEquipmentSequence:
         if "ContributionDateTime" in equipment:
-            equipment.ContributionDateTime = date + time
+            equipment["ContributionDateTime"].value = date + time
     return seg
 
 
@@ -167,7 +170,7 @@ def _identity(
 
 
 def _stand_ins(header: Any, series: DicomSeries, planes: Sequence[int]) -> list[Any]:
-    """Sources as highdicom takes them all: single frames of one direction, whose position is their number.
+    """Sources as highdicom takes them all: single frames of one direction, whose position is their number, negated.
 
     It would refuse several directions, frames in time, and pictures without a place, and expects attributes that
     sources may lack. :func:`place_frames` puts the places in.
@@ -180,16 +183,17 @@ def _stand_ins(header: Any, series: DicomSeries, planes: Sequence[int]) -> list[
         if not made:
             for element in header:
                 if element.tag.group in _GROUPS:
-                    image.add(element)
+                    image.add(deepcopy(element))
         for name in TYPE_2:
             setattr(image, name, None)
-        image.SOPClassUID, image.SOPInstanceUID = _CT, series.frames[z].sop_instance_uid
+        image.SOPClassUID, image.SOPInstanceUID = _CT, f"2.25.{z + 1}"
         image.StudyInstanceUID, image.SeriesInstanceUID = series.study_uid, series.series_uid
         # highdicom asks for one; that of a source without any is taken out again
         image.FrameOfReferenceUID = series.frame_of_reference_uid or series.series_uid
         image.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
         image.Modality, image.Rows, image.Columns = "CT", series.shape[1], series.shape[0]
-        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
+        # highdicom writes frames from the head down
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, -z], [1, 0, 0, 0, 1, 0]
         image.PixelSpacing, image.SliceThickness = [1, 1], 1
         for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if name in header:

@@ -48,7 +48,7 @@ def paint(picture: Image.Image, masks: np.ndarray) -> Image.Image:
 
     Args:
         picture: RGB, of any size.
-        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of :data:`~monai_sa2va.writers.colours.PALETTE`.
+        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of `PALETTE`.
     """
     canvas = np.asarray(picture).astype(np.float32)
     for number, mask in enumerate(masks):

@@ -51,7 +51,7 @@ def place_frames(seg: Dataset, series: DicomSeries, planes: Sequence[int], uid: 
     """Give each frame of a SEG the place of the source's frame, and refer it to that one.
 
     Args:
-        seg: as highdicom made it, with the number of each plane as the z of its position; changed in place.
+        seg: as highdicom made it, with minus the number of each plane as the z of its position; changed in place.
         series: the source.
         planes: numbers of the source's frames that highdicom was given, ascending.
         uid: of the SEG; that of its dimensions is made from it.
@@ -72,10 +72,10 @@ def place_frames(seg: Dataset, series: DicomSeries, planes: Sequence[int], uid: 
     if one_measure and measures[0] is not None:
         shared.PixelMeasuresSequence = [measures[0]]
 
-    several = {uid for uid, count in Counter(frame.sop_instance_uid for frame in series.frames).items() if count > 1}
+    frames_of = Counter(frame.sop_instance_uid for frame in series.frames)
     rank = {z: number for number, z in enumerate(planes)}
     for item in seg.PerFrameFunctionalGroupsSequence:
-        number = rank[round(float(item.PlanePositionSequence[0].ImagePositionPatient[2]))]
+        number = rank[-round(float(item.PlanePositionSequence[0].ImagePositionPatient[2]))]
         frame = frames[number]
         del item.PlanePositionSequence
         if placed:
@@ -86,13 +86,15 @@ def place_frames(seg: Dataset, series: DicomSeries, planes: Sequence[int], uid: 
             item.PixelMeasuresSequence = [measures[number]]
         content = item.FrameContentSequence[0]
         segment = int(content.DimensionIndexValues if _single(content) else content.DimensionIndexValues[0])
-        content.DimensionIndexValues = [segment, number + 1] if placed or in_time else [segment]
         if in_time:
             content.TemporalPositionIndex = planes[number] + 1
+            content.DimensionIndexValues = [segment, planes[number] + 1]
+        else:
+            content.DimensionIndexValues = [segment, number + 1] if placed else [segment]
         source = item.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedSOPClassUID = frame.sop_class_uid
         source.ReferencedSOPInstanceUID = frame.sop_instance_uid
-        if frame.sop_instance_uid in several or frame.number > 1:
+        if frames_of[frame.sop_instance_uid] > 1 or frame.number > 1:
             source.ReferencedFrameNumber = frame.number
     _index(seg, [_SEGMENT, *([_TIME] if in_time else [_POSITION] if placed else [])], uid)
     _refer(seg, series)
