@@ -61,11 +61,14 @@ def read_image(image: Any) -> SourceImage:
     Args:
         image: path of a picture (PNG, JPEG, TIFF, BMP) or volume (NIfTI, NRRD); picture of Pillow; array (H, W) or
             (H, W, 3) of bool, uint8, uint16 or int16; or ``MetaTensor`` (C, X, Y) or (C, X, Y, Z), as MONAI's
-            ``LoadImage(ensure_channel_first=True)`` gives; its affine is taken as mm, a NIfTI file's by its unit.
+            ``LoadImage(ensure_channel_first=True)`` gives; its affine is taken as mm, a NIfTI file's by its unit. What
+            was read already is given back.
 
     Raises:
         DataError: when it is none of these, is missing, damaged, or has no orientation though it is a volume.
     """
+    if isinstance(image, SourceImage):
+        return image
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image))
     if isinstance(image, MetaTensor):

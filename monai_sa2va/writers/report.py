@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ def write_report(
     overwrite: bool = False,
     patient: str | None = None,
     include_patient: bool = False,
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.json``: the image's base name and grid, the answers, its objects, the versions that made it.
 
@@ -100,6 +101,7 @@ def write_report(
         overwrite: whether a file of that name may be replaced.
         patient: whom the image shows by its datalist.
         include_patient: whether that is written, and what a NIfTI source's header says in words; otherwise neither is.
+        run: what the run that writes it knows it by, as :func:`~monai_sa2va.writers.results.write_results` gives it.
 
     Raises:
         OutputError: when the file is there already or can't be written.
@@ -120,6 +122,8 @@ def write_report(
         "sha256": file_hashes(target.parent, names),
         "versions": {"monai_sa2va": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
     }
+    if run is not None:
+        report["run"] = dict(run)
     if include_patient:
         report["patient"], report["header"] = patient, header_texts(segmentation.source_header)
     with atomic_path(target, overwrite) as temporary:
