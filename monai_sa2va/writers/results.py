@@ -84,7 +84,8 @@ def write_results(
         OutputError: when something can't be written, or is there already.
     """
     with whole_folder(Path(folder), overwrite) as part:
-        masks = write_masks(segmentation, part, formats, include_patient=include_patient)
+        weights = None if run is None else run.get("weights")
+        masks = write_masks(segmentation, part, formats, include_patient=include_patient, checkpoint=weights)
         overview = write_overview(segmentation, part / _OVERVIEW)
         files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview])
         objects = describe_objects(segmentation, masks)
