@@ -87,7 +87,8 @@ def write_results(
         weights = None if run is None else run.get("weights")
         masks = write_masks(segmentation, part, formats, include_patient=include_patient, checkpoint=weights)
         overview = write_overview(segmentation, part / _OVERVIEW)
-        files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview])
+        # some hold several objects
+        files = tuple(dict.fromkeys(path.name for path in [*(path for paths in masks for path in paths), overview]))
         objects = describe_objects(segmentation, masks)
         told = {**(run or {}), "files": list(files)}
         write_report(segmentation, objects, part / REPORT, False, patient, include_patient, told)
