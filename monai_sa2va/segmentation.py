@@ -117,6 +117,7 @@ def join_results(
         slice_index=shown if volume else None,
         presence_threshold=first.presence_threshold,
         geometry=geometry,
+        series=source.series,
     )
 
 
