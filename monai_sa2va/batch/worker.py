@@ -110,7 +110,8 @@ class Worker:
             return Opened(job, told)
         try:
             mend_folder(self.options.output_dir / job.folder)
-            asked = self.fingerprint(job)
+            # of a file that is missing reading says it better
+            asked = "" if isinstance(job.source, Path) and not job.source.is_file() else self.fingerprint(job)
             earlier = self.earlier(job, asked)
             if earlier is not None:
                 return Opened(job, earlier)
