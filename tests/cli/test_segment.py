@@ -227,7 +227,7 @@ def test_an_interrupted_run_leaves_its_tables(
             "[CONFIG] where has 'Modalty', which is no keyword of DICOM; did you",
         ),
         (["-p", "vessels", "--where", "CT"], "[CONFIG] where has 'CT'; give KEYWORD=VALUE, such as Modality=CT"),
-        (["--rules", "gone.json"], "[CONFIG] rules gone.json can't be read: No such file or directory"),
+        (["--rules", "gone.json"], "[CONFIG] rules gone.json is no file that is there; check the path"),
         (["-p", "vessels", "--shard", "3/2"], "[CONFIG] shard is '3/2'; give i/n, such as 1/8 for the first of eight"),
     ],
 )
