@@ -180,10 +180,11 @@ class _Planner:
     def add_trees(self, places: Sequence[Path]) -> None:
         """All DICOM below some folders, and in some files."""
         from monai_sa2va.dicom.files import file_label
-        from monai_sa2va.dicom.scan import scan
+        from monai_sa2va.dicom.scan import LeftOut, scan
 
         found = scan(places)
-        for entry in [*found.series, *found.left_out]:
+        entries: list[DicomSeries | LeftOut] = [*found.series, *found.left_out]
+        for entry in entries:
             name = f"{entry.series_uid}_part{entry.part}" if entry.part > 1 else str(entry.series_uid)
             folder = f"{entry.study_uid}/{name}"
             if isinstance(entry, DicomSeries):
@@ -221,8 +222,8 @@ class _Planner:
             verdict = (Status.SKIPPED, _NOT_ASKED, f"its {missed} is not what where asks for")
         elif not prompts:
             verdict = (Status.SKIPPED, _NO_PROMPT, "no rule is for it, and there is no prompt for all")
-        shown = (None, None) if rule is None else (rule.window, rule.plane)
-        self.jobs.append(Job(number, name, place, source, prompts, *shown, verdict=verdict, **more))
+        window, axis = (None, None) if rule is None else (rule.window, rule.plane)
+        self.jobs.append(Job(number, name, place, source, prompts, window, axis, verdict=verdict, **more))
 
 
 def _images(folder: Path, pattern: str | None) -> list[Path]:

@@ -213,7 +213,7 @@ def _import() -> Any:
 
 
 def _start(ray: Any, address: str, workers: int | None) -> None:
-    shared = {"include_dashboard": False} if address == _LOCAL else {"address": address}
+    shared: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {"address": address}
     if address == _LOCAL and workers is not None:
         # workers share the cores as asked, whatever their number
         shared["num_cpus"] = max(workers, os.cpu_count() or 1)

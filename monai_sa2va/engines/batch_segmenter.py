@@ -151,7 +151,7 @@ class BatchSegmenter(Evaluator):
         if failed:
             raise DataError(f"{failed} of {len(self.tables.outcomes)} images failed, see {self.tables.summary}")
 
-    def _iteration(self, engine: Any, batchdata: Opened) -> dict[str, list[Outcome]]:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Outcome]]:
         outcome = self._worker.finish(batchdata)
         # once the weights are there, which a handler may have loaded
         self.tables.about["weights"] = self._worker.weights
