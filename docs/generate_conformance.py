@@ -62,8 +62,8 @@ without a place their order, and decides nothing else.
 ## Values
 
 Pixels become modality values: signed or unsigned as stored, bits above `BitsStored` cut off, rescaled by the slice's
-own `RescaleSlope` and `RescaleIntercept` or modality table, in `int16` where that is exact, else `float32`; 8-bit values
-without a rescale stay `uint8`. `PixelPaddingValue` takes the smallest value of the slice that is no padding.
+own `RescaleSlope` and `RescaleIntercept` or modality table, in `int16` where that is exact, else `float32`. 8-bit
+values without a rescale stay `uint8`. `PixelPaddingValue` takes the smallest value of the slice that is no padding.
 
 All transfer syntaxes are read that pydicom's plugins decode with pylibjpeg and GDCM: uncompressed, deflated, RLE, JPEG
 (8 bits), JPEG lossless, JPEG-LS, JPEG 2000. Lossy JPEG of 12 bits needs `pylibjpeg-libjpeg`, which is GPL.

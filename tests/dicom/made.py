@@ -111,7 +111,7 @@ def image(
     """One instance with everything that its kind asks for.
 
     Args:
-        pixels: (rows, columns), (rows, columns, 3), or with frames before them, the stored values.
+        pixels: (rows, columns), (rows, columns, 3) of uint8, or with frames before them, the stored values.
         sop_class: SOPClassUID.
         modality: Modality.
         name: of the series: the same name, the same UIDs.
@@ -124,7 +124,7 @@ def image(
         photometric: PhotometricInterpretation.
         **more: attributes by keyword, ``None`` removes one.
     """
-    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+    colour = pixels.ndim > 2 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8
     frames = pixels.ndim - 2 - colour
     bits = 8 if pixels.dtype == np.uint8 else 16
     ds = Dataset()
