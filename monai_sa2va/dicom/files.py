@@ -81,6 +81,8 @@ def open_file(file: DicomFile) -> BinaryIO:
             raise not_dicom(file, f"would take {size >> 30} GB out of its zip; unpack it and name the folder")
         # bounded by the size that was just read, whatever the packed bytes unfold to
         return io.BytesIO(archive.read(file.member))
+    except DicomError:
+        raise
     except OSError as error:
         raise not_dicom(file, f"can't be read: {error.strerror or type(error).__name__}") from None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, KeyError, EOFError, ValueError) as error:

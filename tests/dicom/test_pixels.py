@@ -203,12 +203,12 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_no_more_than_the_array_is_held(tmp_path: Path) -> None:
     import tracemalloc
 
-    series = only_series(tmp_path / "in", *made.series(64, 64, 64))
+    series = only_series(tmp_path / "in", *made.series(64, 128, 128))
     read_frame(series, 0)
     tracemalloc.start()
     array = read_array(series)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # half a megabyte of int16, beside what one frame takes on its way
-    assert array.nbytes == 64**3 * 2
+    # two megabytes of int16, beside what one frame takes on its way
+    assert array.nbytes == 64 * 128**2 * 2
     assert peak < 1.2 * array.nbytes
