@@ -133,7 +133,7 @@ def test_a_stack_is_in_order_and_says_what_is_missing(tmp_path: Path) -> None:
     (series,) = scan(folder).series
     np.testing.assert_allclose([frame.position for frame in series.frames], places)
     (missing,) = series.findings
-    assert missing.message.startswith("2 of 7 slices are missing, 2 mm apart")
+    assert missing.message.startswith("slices missing: 2 of 7, which lie 2 mm apart")
 
 
 def test_a_volume_in_two_directions_is_two_volumes(tmp_path: Path) -> None:
