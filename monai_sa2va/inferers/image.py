@@ -55,6 +55,8 @@ class ImageResult:
             other slices of a volume the finding, and keep their objects the same.
         replies: in chat the reply to each prompt, of the same use; else empty.
         presence_threshold: presence below which masks were emptied; ``None`` for never.
+        language: (N, C), what the language model told SAM2 of each object in this picture, on the network's device;
+            ``None`` where objects were drawn otherwise.
     """
 
     masks: torch.Tensor
@@ -66,6 +68,7 @@ class ImageResult:
     phrases: list[list[str]]
     replies: list[Reply] = field(default_factory=list)
     presence_threshold: float | None = None
+    language: torch.Tensor | None = None
 
 
 class ImageInferer(Inferer):
@@ -132,7 +135,7 @@ class ImageInferer(Inferer):
             if given is not None and len(given) != len(asked):
                 raise PromptError(f"{key} has {len(given)} entries for {len(asked)} prompts; give one a prompt")
         picture = to_picture(inputs)
-        with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
+        with eval_mode(network), torch.inference_mode(), self.autocast(network.device):
             sample = network.processor.image(picture)
             encoding = network.encode_image(
                 sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
@@ -149,7 +152,7 @@ class ImageInferer(Inferer):
                 ]
                 told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
             rows = [ids for ids, _ in told]
-            masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
+            masks, presence, ious, language = self._decode(network, encoding, rows, (picture.height, picture.width))
         threshold = self.presence.threshold_of(network)
         if threshold is not None:
             masks = masks & (presence >= threshold)[:, None, None]
@@ -163,6 +166,7 @@ class ImageInferer(Inferer):
             phrases=known,
             replies=list(replies or ()),
             presence_threshold=threshold,
+            language=language,
         )
 
     def _chat(
@@ -182,24 +186,27 @@ class ImageInferer(Inferer):
             told.append((torch.cat([ids, torch.tensor(reply.ids, dtype=ids.dtype)]), reply.text))
         return told, [list(reply.names) for reply in replies], list(replies)
 
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """What the network runs under."""
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
     def _decode(
         self, network: Sa2VA, encoding: ImageEncoding, rows: Sequence[torch.Tensor], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
-        masks, presence, ious = [], [], []
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU; and what SAM2 was told, (N, C)."""
+        masks, presence, ious, language = [], [], [], []
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
             ids = pad_sequence(list(part), batch_first=True).to(network.device)
             attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(network.device)
-            _, found = network.segment(encoding, ids, attended)
+            told = network.language_embeddings(encoding.tokens, ids, attended)
+            found = network.draw(encoding, told)
             masks.append(full_size_masks(network, found.masks, size))
             presence.append(self.presence(network, found.object_scores))
             ious.append(found.iou_scores.float().flatten().cpu())
-        return torch.cat(masks), torch.cat(presence), torch.cat(ious)
+            language.append(told)
+        return torch.cat(masks), torch.cat(presence), torch.cat(ious), torch.cat(language)
 
 
 def check_mode(mode: str) -> str:

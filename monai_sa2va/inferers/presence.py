@@ -18,7 +18,10 @@ import torch
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.networks.sa2va import Sa2VA
 
-__all__ = ["Presence"]
+__all__ = ["LIKELY", "Presence"]
+
+LIKELY = 0.5
+"""Presence from which on an object counts as there where no threshold is stored: SAM2's own, a score above 0."""
 
 
 class Presence:
