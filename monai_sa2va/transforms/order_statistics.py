@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 __all__ = ["blocks", "finite_percentiles"]
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
 _HALF = 1 << 16
 
 
