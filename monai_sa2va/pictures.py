@@ -91,6 +91,10 @@ class PictureReader:
     def __init__(self, window: Window, stack: StackPlanes) -> None:
         self.window, self.stack = window, stack
 
+    def window_of(self, source: SourceImage) -> Window:
+        """How the grey values of a source are shown: where this one is ``"auto"``, as the source's own files ask."""
+        return source.window if self.window.kind == "auto" and source.window is not None else self.window
+
     def geometry(self, source: SourceImage) -> PlaneGeometry:
         """How the slices lie in a source; where it has no place in the world, they are shown as they are stored.
 
@@ -113,7 +117,7 @@ class PictureReader:
             # one pixel says whether the channels are colours
             ToRGB()(source.pixels[(slice(None), *(slice(1),) * (source.pixels.ndim - 1))])
         # the ends of the window are those of the whole volume, alpha left out
-        return Slices(source.pixels, self.window.fit(source.pixels), self.geometry(source))
+        return Slices(source.pixels, self.window_of(source).fit(source.pixels), self.geometry(source))
 
     def picture(self, image: Any) -> torch.Tensor:
         """(3, H, W) float32, 0 to 255, of an image as :func:`~monai_sa2va.data.read_image.read_image` takes it.

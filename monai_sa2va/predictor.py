@@ -26,7 +26,8 @@ from monai_sa2va.checkpoints.info import read_info
 from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
 from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
-from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.dicom.series import Layout
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
@@ -221,8 +222,9 @@ class Segmenter:
                 ``"first5"``, as in the reference: the first five, from which memory goes forward, see
                 :class:`~monai_sa2va.inferers.first_frames.FirstFramesInferer`.
             volume: ``"slices"``: the sentences are asked in every slice; ``"propagate"``: in few, from which memory
-                carries the objects both ways. By default as ``volume_inferer`` has it; what a series says to be frames
-                in time is propagated.
+                carries the objects both ways; ``"auto"``: propagated where a DICOM series says that its frames are
+                frames in time, else slices. By default as ``volume_inferer`` has it. A series whose slices stand at
+                uneven steps or in several directions is always asked slice by slice.
 
         Raises:
             ConfigError: when there is no such mode, context or volume, they contradict each other, or are given for an
@@ -248,9 +250,8 @@ class Segmenter:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
             if context != FIRST_FRAMES:
-                results = self.volume_inferer(
-                    pictures, self.network, asked, self.inferer, mode, volume, context, progress
-                )
+                way = self._way(source, volume, context)
+                results = self.volume_inferer(pictures, self.network, asked, self.inferer, mode, *way, progress)
             else:
                 infer = self.first_frames_inferer
                 results = join_slices([infer(pictures, self.network, text, mode, progress) for text in asked])
@@ -267,6 +268,16 @@ class Segmenter:
             ]
         )
         return join_results(source, pictures, pictures.geometry, results, asked or [""])
+
+    def _way(self, source: SourceImage, volume: str | None, context: str | None) -> tuple[str | None, str | None]:
+        """How a source is gone through, and which of its slices the language model sees."""
+        layout = None if source.series is None else source.series.layout
+        if layout is Layout.STACK:
+            # its neighbours in the list needn't be neighbours in space, which memory takes them for
+            return "slices", None
+        if layout is Layout.CINE and context is None and (volume or self.volume_inferer.volume) == "auto":
+            return "propagate", None
+        return volume, context
 
     def predict_forward(
         self,

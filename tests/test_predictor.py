@@ -34,7 +34,7 @@ from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import Window
 from monai_sa2va.transforms.planes import ToPlane
-from monai_sa2va.writers.results import ResultWriter
+from monai_sa2va.writers.results import write_results
 
 PROMPTS = ["Segment the vessels.", "optic disc"]
 LPS = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
@@ -293,9 +293,7 @@ def test_a_chat_may_end_without_any_mask(segmenter: Segmenter, shape: tuple[int,
     assert found.masks.dtype == bool
     assert found.on_source_grid().shape == (0, *shape)
     assert (found.labels, found.scores.shape, found.text) == ([], (0,), "There is no cyst.")
-    writer = ResultWriter(tmp_path / "out")
-    written = writer.write(found, tmp_path / "out" / "a")
-    writer.close()
+    written = write_results(found, tmp_path / "out" / "a")
     assert written.files == ("overview.png", "report.json")
     report = json.loads((tmp_path / "out" / "a" / "report.json").read_text())
     assert (report["objects"], report["text"]) == ([], "There is no cyst.")

@@ -33,8 +33,9 @@ from monai_sa2va.networks.sa2va import Sa2VA
 
 __all__ = ["CONTEXTS", "VOLUME_MODES", "VolumeInferer", "check_context", "check_volume_mode"]
 
-VOLUME_MODES = ("slices", "propagate")
-"""How a volume is gone through: each slice asked by itself, or drawn from the slices that show an object best."""
+VOLUME_MODES = ("auto", "slices", "propagate")
+"""How a volume is gone through: each slice asked by itself, or drawn from the slices that show an object best; auto
+propagates what is known to be frames in time, and asks in the slices of all else."""
 
 CONTEXTS = ("sweep", "uniform")
 """How the slices that the language model sees are chosen where objects are propagated."""
@@ -56,7 +57,8 @@ class VolumeInferer(Inferer):
     its presence is below the threshold. What is kept in memory doesn't grow with the volume.
 
     Args:
-        volume: ``"slices"`` or ``"propagate"``, where a call doesn't say.
+        volume: ``"slices"``, ``"propagate"`` or ``"auto"``, where a call does not say; here auto asks in each slice, as
+            a list of slices doesn't tell what it is.
         context: ``"sweep"`` or ``"uniform"``, likewise.
         n_context: of ``"sweep"`` the slices that each object is remembered in, of each part of the volume that holds
             it; of ``"uniform"`` the slices that are asked.
@@ -72,7 +74,7 @@ class VolumeInferer(Inferer):
 
     def __init__(
         self,
-        volume: str = "slices",
+        volume: str = "auto",
         context: str = "sweep",
         n_context: int = 5,
         step: int | None = None,
@@ -89,7 +91,7 @@ class VolumeInferer(Inferer):
             raise ConfigError(f"step is {step}; give at least 1, or null for one that fits the volume")
         # refused here, not at the first volume
         MemoryBank(max_conditioned, recent)
-        self.volume, self.context = check_volume_mode(volume) or "slices", _check_own_context(context)
+        self.volume, self.context = check_volume_mode(volume) or "auto", _check_own_context(context)
         self.n_context, self.step, self.finest_step, self.patience = n_context, step, finest_step, patience
         self.max_conditioned, self.recent = max_conditioned, recent
 
@@ -113,7 +115,7 @@ class VolumeInferer(Inferer):
             prompts: one sentence or several; the middle slice's reading of a free one holds for all.
             inferer: applies the network to one slice.
             mode: ``"segment"`` or ``"chat"``, as for ``inferer``.
-            volume: ``"slices"`` or ``"propagate"``, in place of the constructor's.
+            volume: in place of the constructor's.
             context: ``"sweep"`` or ``"uniform"``, in place of the constructor's; with it objects are propagated.
             progress: called with the number of slices done and of all.
             known: what another view of the same volume was found to hold, in place of the middle slice's reading.
@@ -127,9 +129,9 @@ class VolumeInferer(Inferer):
         around = self.context if context is None else _check_own_context(context)
         if context is not None and asked_for == "slices":
             raise ConfigError(f"context is {context!r}, but volume 'slices' asks in every slice; leave one of them out")
-        chosen = asked_for or (self.volume if context is None else "propagate")
+        chosen = "propagate" if context is not None else asked_for or self.volume
         ask = SliceAsker(inputs, network, inferer, check_prompts(prompts), check_mode(mode), known)
-        if chosen == "slices" or len(inputs) == 1:
+        if chosen != "propagate" or len(inputs) == 1:
             return ask_everywhere(ask, progress)
         results = SliceResults(len(inputs), progress)
         with eval_mode(network), torch.inference_mode(), inferer.autocast(network.device):

@@ -1,0 +1,213 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The header of one DICOM file, without its pixels: what the reading of a series needs, and no more."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal
+
+from monai_sa2va.dicom.files import file_label, not_dicom, open_file
+from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
+from monai_sa2va.dicom.kinds import not_wanted
+from monai_sa2va.dicom.series import DicomFile
+from monai_sa2va.dicom.values import text, texts, uid_of, whole
+
+__all__ = [
+    "PIXEL_TAGS",
+    "TIME_SEPARATORS",
+    "VALUE_SEPARATORS",
+    "Header",
+    "PixelElement",
+    "dataset_of",
+    "pixel_element",
+    "read_header",
+]
+
+PIXEL_TAGS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
+"""Elements that hold pixels."""
+
+VALUE_SEPARATORS = (
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "EchoNumbers", "EchoTime", "ImageType", "InversionTime"),
+    *(
+        "DiffusionBValue",
+        "DiffusionGradientOrientation",
+        "NominalPercentageOfCardiacPhase",
+        "FlipAngle",
+        "SequenceName",
+    ),
+    *("ConvolutionKernel", "KVP", "ReconstructionDiameter", "StackID", "DataCollectionDiameter"),
+)
+"""Attributes of which one value is one volume, in the order in which they are tried."""
+TIME_SEPARATORS = ("TriggerTime", "FrameReferenceTime", "AcquisitionDateTime", "AcquisitionTime", "ContentTime")
+"""Attributes that tell the repetitions of a slice apart, likewise."""
+
+_TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
+    *("SeriesDescription", "ImageType", "InstanceNumber", "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel"),
+    *("PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation", "RescaleSlope"),
+    *("RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
+    *("NominalScannedPixelSpacing", "SliceThickness", "FrameTime", "FrameTimeVector", "SequenceOfUltrasoundRegions"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SpecificCharacterSet"),
+    *VALUE_SEPARATORS,
+    *TIME_SEPARATORS,
+)
+_UNDEFINED = 0xFFFFFFFF
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
+
+
+@dataclass(frozen=True)
+class PixelElement:
+    """The element that holds pixels.
+
+    Attributes:
+        keyword: which of `PIXEL_TAGS`.
+        vr: its value representation.
+        length: bytes, as stated; ``None`` where it is left open, as of compressed pixels; 0 where there is no element.
+        left: bytes that follow in the file.
+    """
+
+    keyword: str
+    vr: str
+    length: int | None
+    left: int
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """What a file says of itself.
+
+    Attributes:
+        file: where it is.
+        dataset: pydicom's data set of the attributes that were asked for.
+        transfer_syntax: its UID; of a file that doesn't say, the one that it is read by.
+        pixel_bytes: length of the pixel data as the file has it; ``None`` where it isn't known from here, as of
+            compressed ones; 0 without pixel data.
+        cut: whether the file ends before its pixels do.
+    """
+
+    file: DicomFile
+    dataset: Any
+    transfer_syntax: str
+    pixel_bytes: int | None
+    cut: bool
+
+    @property
+    def sop_class(self) -> str:
+        """SOPClassUID, empty where it is missing."""
+        return text(self.dataset, "SOPClassUID")
+
+    @property
+    def modality(self) -> str:
+        """Modality, ``"OT"`` where it is missing."""
+        return text(self.dataset, "Modality") or "OT"
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        """ImageType."""
+        return texts(self.dataset, "ImageType")
+
+    @property
+    def frames(self) -> int:
+        """NumberOfFrames, 1 where it is missing."""
+        return max(1, whole(self.dataset, "NumberOfFrames") or 1)
+
+    @property
+    def native(self) -> bool:
+        """Whether pixels are stored as they are."""
+        return self.transfer_syntax in _NATIVE
+
+
+def read_header(file: DicomFile) -> Header:
+    """Read one file up to its pixels.
+
+    Raises:
+        DicomError: NOT_DICOM when it is no DICOM file; NOT_AN_IMAGE when it lacks the UIDs that name an instance.
+    """
+    with open_file(file) as stream:
+        dataset = dataset_of(file, stream, _TAGS)
+        syntax = str(dataset.file_meta.TransferSyntaxUID)
+        # of deflated bytes nothing is told before all of them are unpacked
+        element = PixelElement("PixelData", "OW", None, 0) if syntax == _DEFLATED else pixel_element(stream, dataset)
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        if uid_of(dataset, keyword) is None:
+            raise _nameless(file, dataset, keyword)
+    cut = element.length is not None and element.left < element.length
+    return Header(file, dataset, syntax, element.length if syntax in _NATIVE or element.length == 0 else None, cut)
+
+
+def dataset_of(file: DicomFile, stream: BinaryIO, tags: tuple[str, ...] | None, pixels: bool = False) -> Any:
+    """A file's data set, the stream left where its pixels begin; its meta has a transfer syntax.
+
+    Args:
+        file: what messages name.
+        stream: its bytes.
+        tags: keywords of the attributes that are wanted; ``None`` for all.
+        pixels: whether the pixels are read with it.
+
+    Raises:
+        DicomError: NOT_DICOM when it is no DICOM file.
+    """
+    from pydicom import dcmread
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    wanted = None if tags is None else list(tags)
+    begin = stream.read(132)
+    stream.seek(0)
+    marked = begin[128:] == b"DICM"
+    if not marked and not begin.startswith((b"\x02\0\0\0", b"\x02\0\x10\0", b"\x08\0", b"\0\x08")):
+        raise not_dicom(file, "is no DICOM file")
+    try:
+        dataset = dcmread(stream, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+        meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+        if not meta.get("TransferSyntaxUID"):
+            implicit, little = dataset.original_encoding
+            known = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+            meta.TransferSyntaxUID = known
+        dataset.file_meta = meta
+        # read now, not when an attribute is asked for
+        told = str(meta.get("MediaStorageSOPClassUID", "")) or text(dataset, "SOPClassUID")
+    # damaged bytes raise nearly anything
+    except Exception as error:
+        raise not_dicom(file, f"is damaged DICOM, or none: {type(error).__name__}") from None
+    if not told:
+        raise not_dicom(file, "is no DICOM file" if not marked else "has no SOPClassUID, so nobody knows what it is")
+    return dataset
+
+
+def pixel_element(stream: BinaryIO, dataset: Any) -> PixelElement:
+    """The pixel data that a stream stands before; it stands at the first of their bytes afterwards."""
+    order: Literal["little", "big"] = "little" if dataset.original_encoding[1] else "big"
+    begin = stream.read(8)
+    group, number = int.from_bytes(begin[:2], order), int.from_bytes(begin[2:4], order)
+    keyword = PIXEL_TAGS.get(group << 16 | number)
+    if len(begin) < 8 or keyword is None:
+        return PixelElement("PixelData", "OW", 0, 0)
+    # some files have another encoding than they say, which pydicom finds out
+    explicit = begin[4:6] in (b"OB", b"OW", b"OF", b"OD", b"UN")
+    length = int.from_bytes(stream.read(4) if explicit else begin[4:], order)
+    at = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - at
+    stream.seek(at)
+    vr = begin[4:6].decode() if explicit and begin[4:6] != b"UN" else "OW"
+    return PixelElement(keyword, vr, None if length == _UNDEFINED else length, left)
+
+
+def _nameless(file: DicomFile, dataset: Any, keyword: str) -> DicomError:
+    sop_class = text(dataset, "SOPClassUID") or str(dataset.file_meta.get("MediaStorageSOPClassUID", ""))
+    unwanted = not_wanted(sop_class, "", ())
+    if unwanted is not None:
+        return DicomError(unwanted)
+    message = f"{file_label(file)} has no valid {keyword}, so no result could refer to it; it is no instance of DICOM"
+    return DicomError(Finding(FindingCode.NOT_AN_IMAGE, Severity.REFUSED, message))
