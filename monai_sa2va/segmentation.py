@@ -25,6 +25,7 @@ from monai_sa2va.data.read_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.writers.telling_slices import telling_slices
 
 __all__ = ["Segmentation", "join_results"]
 
@@ -56,6 +57,7 @@ class Segmentation:
         presence_threshold: presence below which a mask was emptied, of a volume slice by slice; ``None`` for never.
         geometry: how the masks' slices, rows and columns lie in the source's axes.
         series: the DICOM series that was segmented; ``None`` for any other source.
+        views: of a volume, further slices that tell most of its objects: index and picture as above, ascending.
     """
 
     masks: np.ndarray
@@ -73,6 +75,7 @@ class Segmentation:
     presence_threshold: float | None
     geometry: PlaneGeometry
     series: DicomSeries | None = None
+    views: Sequence[tuple[int, np.ndarray]] = ()
 
     def on_source_grid(self) -> np.ndarray:
         """Masks on the source's own grid: bool, (objects, X, Y) or (objects, X, Y, Z), x first, as MONAI loads it."""
@@ -101,7 +104,6 @@ def join_results(
     first, volume = results[0], source.pixels.ndim == 4
     areas = [int(np.count_nonzero(masks[:, number])) for number in range(len(results))]
     shown = int(np.argmax(areas)) if any(areas) else len(results) // 2
-    colour = pictures[shown].round().clamp(0, 255).to(torch.uint8)
     return Segmentation(
         masks=masks if volume else masks[:, 0],
         labels=list(first.names),
@@ -113,12 +115,19 @@ def join_results(
         source_name=source.name,
         source_grid=source.grid,
         source_header=source.header,
-        picture=colour.permute(1, 2, 0).numpy(),
+        picture=_shown(pictures[shown]),
         slice_index=shown if volume else None,
         presence_threshold=first.presence_threshold,
         geometry=geometry,
         series=source.series,
+        views=[(z, _shown(pictures[z])) for z in telling_slices(masks)] if volume else (),
     )
+
+
+def _shown(picture: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture (3, H, W)."""
+    result: np.ndarray = picture.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return result
 
 
 def _mask_affine(grid: Grid, geometry: PlaneGeometry) -> np.ndarray | None:

@@ -155,14 +155,16 @@ def _identity(
     segmentation: Segmentation, series: DicomSeries, checkpoint: str | None, masks: np.ndarray
 ) -> Sequence[str]:
     """What makes one SEG another than the next."""
-    digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for z in range(masks.shape[3]):
+        digest.update(np.packbits(masks[..., z]).tobytes())
     scores = [f"{float(score):.6g}" for score in segmentation.scores]
     return (
         series.series_uid,
         str(series.part),
         __version__,
         checkpoint or "",
-        digest,
+        digest.hexdigest(),
         repr(segmentation.labels),
         repr(segmentation.prompts),
         repr(scores),
