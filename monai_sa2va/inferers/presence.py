@@ -47,6 +47,11 @@ class Presence:
         """The threshold that holds for a network."""
         return network.config.presence_threshold if isinstance(self.threshold, str) else self.threshold
 
+    def decision_of(self, network: Sa2VA) -> float:
+        """Presence from which on an object counts as there: the threshold, or :data:`LIKELY`."""
+        threshold = self.threshold_of(network)
+        return LIKELY if threshold is None else threshold
+
     def __call__(self, network: Sa2VA, object_scores: torch.Tensor) -> torch.Tensor:
         """Presence (M,), 0 to 1, float32 on the CPU, of SAM2's object scores (M,), logits."""
         scores = object_scores.float().flatten().cpu()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from monai_sa2va.inferers.image import ImageResult
-from monai_sa2va.inferers.presence import LIKELY, Presence
+from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.sweep import Run
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
@@ -138,7 +138,7 @@ class Propagation:
             presence = self.presence(self.network, decoded.object_scores)
             if threshold is not None:
                 masks = masks & (presence >= threshold)[:, None, None]
-            there = bool(masks.any()) and float(presence) >= (LIKELY if threshold is None else threshold)
+            there = bool(masks.any()) and float(presence) >= self.presence.decision_of(self.network)
             journey.missing = 0 if there else journey.missing + 1
             found = replace(like, masks=masks, presence=presence, iou_scores=ious.float().cpu(), language=None)
             self.results.keep(number, found, [journey.item])

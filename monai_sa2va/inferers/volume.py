@@ -23,7 +23,6 @@ from monai.networks.utils import eval_mode
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES
 from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, check_prompts
-from monai_sa2va.inferers.presence import LIKELY
 from monai_sa2va.inferers.propagation import Propagation
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.slices import SliceAsker, ask_everywhere
@@ -133,10 +132,11 @@ class VolumeInferer(Inferer):
         ask = SliceAsker(inputs, network, inferer, check_prompts(prompts), check_mode(mode), known)
         if chosen != "propagate" or len(inputs) == 1:
             return ask_everywhere(ask, progress)
+        if inferer.windows is not None:
+            raise ConfigError("volume is 'propagate', which sees slices whole; leave out roi_size, or give 'slices'")
         results = SliceResults(len(inputs), progress)
         with eval_mode(network), torch.inference_mode(), inferer.autocast(network.device):
-            threshold = inferer.presence.threshold_of(network)
-            sweep = Sweep(ask, results, LIKELY if threshold is None else threshold)
+            sweep = Sweep(ask, results, inferer.presence.decision_of(network))
             propagation = Propagation(
                 network, inputs, inferer.presence, results, self.max_conditioned, self.recent, self.patience
             )
