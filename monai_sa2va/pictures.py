@@ -67,6 +67,10 @@ class Slices(Sequence[torch.Tensor]):
         self._window, self.geometry = window, geometry
         self.shape = (geometry.depth, *geometry.plane_shape)
 
+    def along(self, geometry: PlaneGeometry) -> Slices:
+        """The same volume, shown alike, in other slices."""
+        return Slices(self._volume, self._window, geometry)
+
     def __len__(self) -> int:
         return self.shape[0]
 

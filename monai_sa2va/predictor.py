@@ -26,9 +26,9 @@ from monai_sa2va.checkpoints.info import read_info
 from monai_sa2va.checkpoints.pretrained import as_dtype, load_source
 from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
-from monai_sa2va.data.read_image import SourceImage, read_image
-from monai_sa2va.dicom.series import Layout
+from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.inferers.agreement import check_planes
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.inferers.slice_results import join_slices
@@ -41,6 +41,7 @@ from monai_sa2va.reference_questions import ReferenceQuestions
 from monai_sa2va.segmentation import Segmentation, join_results
 from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.stacks import StackPlanes
+from monai_sa2va.volume_questions import VolumeQuestions
 
 __all__ = ["Segmentation", "Segmenter", "as_device"]
 
@@ -63,6 +64,9 @@ class Segmenter:
         first_frames_inferer: does as the reference does, for ``context="first5"`` and :meth:`predict_forward`; by
             default one that agrees with ``inferer``.
         volume_inferer: goes through volumes and cines by sentences.
+        planes: ``"one"``, in which volumes are asked by sentences; ``"majority"`` or ``"mean"``: in axial, coronal and
+            sagittal slices, which are then brought to agree, see :data:`~monai_sa2va.inferers.agreement.AGREEMENTS`;
+            of volumes with nearly isotropic voxels.
 
     Raises:
         ConfigError: when the device, the window or the axis can't be used, or ``amp`` and ``inferer`` are both given.
@@ -84,6 +88,7 @@ class Segmenter:
         stack_inferer: StackInferer | None = None,
         first_frames_inferer: FirstFramesInferer | None = None,
         volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
@@ -98,7 +103,7 @@ class Segmenter:
         self.first_frames_inferer = first_frames_inferer or FirstFramesInferer(
             self.inferer.amp, presence_threshold=self.inferer.presence.threshold
         )
-        self.volume_inferer = volume_inferer or VolumeInferer()
+        self.volume_inferer, self.planes = volume_inferer or VolumeInferer(), check_planes(planes)
 
     @classmethod
     def from_bundle(
@@ -111,6 +116,9 @@ class Segmenter:
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window | None = None,
         axis: int | str | None = None,
+        inferer: ImageInferer | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
         **overrides: Any,
     ) -> Segmenter:
         """Build the network of a bundle's ``configs/inference.json`` and load its weights.
@@ -124,22 +132,28 @@ class Segmenter:
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255; by default as in the checkpoint's training.
             axis: how volumes are sliced; by default as in the checkpoint's training.
+            inferer: as for :class:`Segmenter`, like the next two.
+            volume_inferer: goes through volumes and cines by sentences.
+            planes: in which volumes are asked.
             **overrides: values for other ids of the config, e.g. ``network_def={...}``.
 
         Raises:
             ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
             CheckpointError: when the weights are missing or don't fit, or the adapter is of other ones.
         """
+        applied: dict[str, Any] = {"inferer": inferer, "volume_inferer": volume_inferer, "planes": planes}
         if checkpoint is not None and Path(checkpoint).is_dir():
             if overrides:
                 raise ConfigError(
                     f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
                 )
-            return cls.from_pretrained(checkpoint, adapter=adapter, device=device, amp=amp, window=window, axis=axis)
+            return cls.from_pretrained(
+                checkpoint, adapter=adapter, device=device, amp=amp, window=window, axis=axis, **applied
+            )
         target = as_device(device)
         found = load_bundle(dir, checkpoint, adapter, overrides)
         window, axis = found.window if window is None else window, found.axis if axis is None else axis
-        return cls(found.network, device=target, amp=amp, window=window, axis=axis)
+        return cls(found.network, device=target, amp=amp, window=window, axis=axis, **applied)
 
     @classmethod
     def from_pretrained(
@@ -154,6 +168,9 @@ class Segmenter:
         axis: int | str | None = None,
         adapter: str | os.PathLike[str] | None = None,
         allow_pickle: bool = False,
+        inferer: ImageInferer | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> Segmenter:
         """Load a checkpoint, official or of this package.
 
@@ -169,6 +186,9 @@ class Segmenter:
             axis: how volumes are sliced; by default likewise.
             adapter: what a fine-tuning of these weights wrote, which is merged into them.
             allow_pickle: read pickles where there are no safetensors.
+            inferer: as for :class:`Segmenter`, like the next two.
+            volume_inferer: goes through volumes and cines by sentences.
+            planes: in which volumes are asked.
 
         Raises:
             CheckpointError: when the checkpoint can't be used, or the adapter is of other weights.
@@ -180,7 +200,16 @@ class Segmenter:
         window = told.get("window", "auto") if window is None else window
         axis = told.get("axis", "auto") if axis is None else axis
         network = apply_adapter(load_source(Sa2VA, source, wanted, target), adapter)
-        return cls(network, device=target, amp=amp, window=window, axis=axis)
+        return cls(
+            network,
+            device=target,
+            amp=amp,
+            window=window,
+            axis=axis,
+            inferer=inferer,
+            volume_inferer=volume_inferer,
+            planes=planes,
+        )
 
     def segment(
         self,
@@ -250,8 +279,8 @@ class Segmenter:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
             if context != FIRST_FRAMES:
-                way = self._way(source, volume, context)
-                results = self.volume_inferer(pictures, self.network, asked, self.inferer, mode, *way, progress)
+                ask = VolumeQuestions(self.network, self.inferer, self.volume_inferer, self.stack, self.planes)
+                results = ask(source, pictures, asked, mode, volume, context, progress)
             else:
                 infer = self.first_frames_inferer
                 results = join_slices([infer(pictures, self.network, text, mode, progress) for text in asked])
@@ -268,16 +297,6 @@ class Segmenter:
             ]
         )
         return join_results(source, pictures, pictures.geometry, results, asked or [""])
-
-    def _way(self, source: SourceImage, volume: str | None, context: str | None) -> tuple[str | None, str | None]:
-        """How a source is gone through, and which of its slices the language model sees."""
-        layout = None if source.series is None else source.series.layout
-        if layout is Layout.STACK:
-            # its neighbours in the list needn't be neighbours in space, which memory takes them for
-            return "slices", None
-        if layout is Layout.CINE and context is None and (volume or self.volume_inferer.volume) == "auto":
-            return "propagate", None
-        return volume, context
 
     def predict_forward(
         self,
