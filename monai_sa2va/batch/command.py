@@ -26,8 +26,8 @@ from monai_sa2va.batch.run import outcomes_here, prepare_output, run_batch
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Options, Worker
-from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import check_mode
+from monai_sa2va.inferers.volume import check_context
 from monai_sa2va.writers.masks import check_formats
 
 __all__ = ["Command"]
