@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import DataError
-from monai_sa2va.pictures import PictureReader, Pictures, as_colour
+from monai_sa2va.pictures import PictureReader, Pictures
 from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.transforms.stacks import StackPlanes
 
@@ -41,8 +41,9 @@ def test_a_volume_is_read_slice_by_slice(reader: PictureReader) -> None:
     values = torch.arange(24, dtype=torch.uint8).reshape(1, 4, 3, 2)
     # x to the patient's left and y to posterior: rows and columns as they are displayed
     volume = MetaTensor(values, affine=torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0])))
-    planes = reader.planes(read_image(volume))
-    assert planes.shape == (2, 1, 3, 4)
+    slices = reader.slices(read_image(volume))
+    assert slices.shape == (2, 3, 4)
+    assert [part.shape for part in slices[:1]] == [(3, 3, 4)]
     frames = reader.frames(volume)
     assert len(frames) == 2
     assert torch.equal(frames[1], values[0, :, :, 1].T.float().expand(3, -1, -1))
@@ -55,7 +56,7 @@ def test_pictures_are_made_when_they_are_asked_for() -> None:
 
     def make(item: int) -> torch.Tensor:
         made.append(item)
-        return as_colour(torch.full((1, 2, 2), float(item)))
+        return torch.full((3, 2, 2), float(item))
 
     pictures = Pictures([4, 5, 6], make)
     assert (len(pictures), made) == (3, [])

@@ -396,7 +396,7 @@ def test_context_first5_is_the_references_way_through_a_volume(segmenter: Segmen
     frames = segmenter.segment(image, PROMPTS)
     assert (found.masks[:, 5:] != frames.masks[:, 5:]).any()
     picture = np.zeros((8, 9, 3), np.uint8)
-    with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5"):
+    with pytest.raises(ConfigError, match="context is 'last5'; allowed: sweep, uniform, first5"):
         segmenter.segment(picture, "vessels", context="last5")
     with pytest.raises(ConfigError, match="context is 'first5', which takes sentences alone"):
         segmenter.segment(picture, "vessels", context="first5", points=[[1, 1, 1]])

@@ -198,6 +198,8 @@ class Worker:
             axis=own.stack.axis if job.axis is None else job.axis,
             stack_inferer=own.stack_inferer,
             first_frames_inferer=own.first_frames_inferer,
+            volume_inferer=own.volume_inferer,
+            planes=own.planes,
         )
 
     def fingerprint(self, job: Job) -> str:
@@ -214,6 +216,8 @@ class Worker:
             window=own.window if job.window is None else as_window(job.window),
             axis=own.stack.axis if job.axis is None else job.axis,
             inferer=own.inferer,
+            volume_inferer=own.volume_inferer,
+            planes=own.planes,
             patient=job.patient if options.include_patient else None,
             **{name: getattr(options, name) for name in ("formats", "mode", "context", "amp", "include_patient")},
         )

@@ -33,8 +33,8 @@ from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Opened, Options, Worker
 from monai_sa2va.engines.termination import finishing
 from monai_sa2va.errors import DataError
-from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
+from monai_sa2va.inferers.volume import check_context
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.intensity import Window
