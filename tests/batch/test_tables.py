@@ -79,7 +79,7 @@ def test_exit_codes(tmp_path: Path) -> None:
         ([], 0),
         ([done], 0),
         ([done, skipped], 0),
-        ([skipped], 0),
+        ([skipped], 2),
         ([done, failed], 1),
         ([failed], 2),
     ):
