@@ -97,8 +97,10 @@ class Sweep:
 
     def sweep(self, step: int, finest: int) -> None:
         """Ask in every ``step``-th slice, and finer, down to every ``finest``-th, while an object isn't found."""
+        first = step // 2
         while True:
-            self.look(range(step // 2, self.depth, step))
+            # the coarser slices are among the finer ones
+            self.look(range(first % step, self.depth, step))
             lost = [item for item in range(self.objects) if not any(self.shows(n, item) for n in self.answers)]
             if not lost or step <= finest:
                 return

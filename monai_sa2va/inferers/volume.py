@@ -124,11 +124,10 @@ class VolumeInferer(Inferer):
             DataError: when a slice is no picture.
             PromptError: when a sentence can't be asked.
         """
-        asked_for = check_volume_mode(volume)
+        chosen = check_volume_mode(volume) or self.volume
         around = self.context if context is None else _check_own_context(context)
-        if context is not None and asked_for == "slices":
-            raise ConfigError(f"context is {context!r}, but volume 'slices' asks in every slice; leave one of them out")
-        chosen = "propagate" if context is not None else asked_for or self.volume
+        if check_context(context, chosen) is not None:
+            chosen = "propagate"
         ask = SliceAsker(inputs, network, inferer, check_prompts(prompts), check_mode(mode), known)
         if chosen != "propagate" or len(inputs) == 1:
             return ask_everywhere(ask, progress)
@@ -169,14 +168,20 @@ def check_volume_mode(volume: str | None) -> str | None:
     return volume
 
 
-def check_context(context: str | None) -> str | None:
+def check_context(context: str | None, volume: str | None = None) -> str | None:
     """Which slices or frames the language model sees; ``None`` leaves it to the inferer.
 
+    Args:
+        context: the name of one.
+        volume: how the slices are gone through, where that is known.
+
     Raises:
-        ConfigError: when there is no such context.
+        ConfigError: when there is no such context, or the two contradict each other.
     """
     if context not in (None, *CONTEXTS, FIRST_FRAMES):
         raise ConfigError(f"context is {context!r}; allowed: {', '.join(CONTEXTS)}, {FIRST_FRAMES}, or none")
+    if context is not None and (volume == "slices" or (context == FIRST_FRAMES and volume == "propagate")):
+        raise ConfigError(f"context is {context!r}, which volume {volume!r} has no use for; leave one of them out")
     return context
 
 
