@@ -64,6 +64,8 @@ class VolumeInferer(Inferer):
         step: every how many slices a sweep asks; ``None`` takes a sixteenth of the volume, 1 to 8.
         finest_step: likewise where an object isn't found; what is thinner may be missed.
         patience: slices without an object, one after the other, after which memory no longer looks for it.
+        min_share: of an object that is in several parts of the volume, one that holds less than this share of what the
+            largest holds is taken for a mistake; 0 keeps all, as for lesions of very different sizes.
         max_conditioned: as for :class:`~monai_sa2va.networks.memory.MemoryBank`, like the next.
         recent: last slices whose masks a slice attends to.
 
@@ -79,6 +81,7 @@ class VolumeInferer(Inferer):
         step: int | None = None,
         finest_step: int = 2,
         patience: int = 3,
+        min_share: float = 0.1,
         max_conditioned: int | None = 4,
         recent: int = 6,
     ) -> None:
@@ -86,13 +89,15 @@ class VolumeInferer(Inferer):
         for name, value in (("n_context", n_context), ("finest_step", finest_step), ("patience", patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; at least 1 is needed")
+        if not 0 <= min_share <= 1:
+            raise ConfigError(f"min_share is {min_share}; give 0 to 1")
         if step is not None and step < 1:
             raise ConfigError(f"step is {step}; give at least 1, or null for one that fits the volume")
         # refused here, not at the first volume
         MemoryBank(max_conditioned, recent)
         self.volume, self.context = check_volume_mode(volume) or "auto", _check_own_context(context)
         self.n_context, self.step, self.finest_step, self.patience = n_context, step, finest_step, patience
-        self.max_conditioned, self.recent = max_conditioned, recent
+        self.min_share, self.max_conditioned, self.recent = min_share, max_conditioned, recent
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -154,7 +159,7 @@ class VolumeInferer(Inferer):
         else:
             sweep.sweep(self.step or max(1, min(depth // 16, 8)), self.finest_step)
             sweep.narrow()
-        return [sweep.runs(item) for item in range(sweep.objects)]
+        return [sweep.runs(item, self.min_share) for item in range(sweep.objects)]
 
 
 def check_volume_mode(volume: str | None) -> str | None:

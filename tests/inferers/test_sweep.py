@@ -107,6 +107,17 @@ def test_one_slice_that_does_not_show_it_is_left_to_memory() -> None:
     assert sweep.runs(0) == [Run(2, 6, (2, 3, 5, 6)), Run(9, 9, (9,))]
 
 
+def test_a_part_that_holds_little_of_an_object_is_a_mistake() -> None:
+    objects = {3, *range(20, 40), *range(50, 52)}
+    for min_share, kept in ((0.0, [3, 20, 50]), (0.1, [20, 50]), (0.11, [20])):
+        sweep, _, results = _sweep(60, objects)
+        sweep.look(range(60))
+        assert [run.first for run in sweep.runs(0, min_share)] == kept
+        assert results.masks[0, 3].any() == (3 in kept)
+        assert results.masks[0, 51].any() == (50 in kept)
+        assert results.masks[0, 39].any()
+
+
 @pytest.mark.parametrize(("count", "best"), [(1, [30]), (2, [28, 30]), (9, [27, 28, 29, 30, 31])])
 def test_memory_begins_in_the_best_of_each_part(count: int, best: list[int]) -> None:
     sweep, _, _ = _sweep(60, set(range(27, 32)))

@@ -167,6 +167,7 @@ def test_what_another_view_was_found_to_hold_is_taken_over(network: Sa2VA, slice
         ({"step": 0}, "step is 0; give at least 1, or null"),
         ({"finest_step": 0}, "finest_step is 0"),
         ({"patience": 0}, "patience is 0"),
+        ({"min_share": 1.5}, "min_share is 1.5; give 0 to 1"),
         ({"max_conditioned": 1}, "max_conditioned is 1"),
     ],
 )
