@@ -22,7 +22,7 @@ from monai_sa2va.batch.estimate import Estimate, estimate
 from monai_sa2va.batch.job import Job, Outcome
 from monai_sa2va.batch.plan import plan_jobs
 from monai_sa2va.batch.ray_workers import Recipe, ray_workers
-from monai_sa2va.batch.run import outcomes_here, prepare_output, refuse_inside, run_batch
+from monai_sa2va.batch.run import outcomes_here, prepare_output, run_batch
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Options, Worker
@@ -94,8 +94,7 @@ class Command:
             overwrite=overwrite,
             include_patient=include_patient,
         )
-        refuse_inside(output, inputs)
-        jobs = plan_jobs(inputs, prompts, where=where, rules=rules)
+        jobs = plan_jobs(inputs, prompts, where=where, rules=rules, output_dir=output)
         return cls(jobs if part is None else part.pick(jobs), options, Recipe(**network), part)
 
     def run(

@@ -104,9 +104,7 @@ def read_image(image: Any) -> SourceImage:
         if image.dtype.name not in _ARRAY_DTYPES:
             raise DataError(f"image is an array of {image.dtype}; expected {', '.join(_ARRAY_DTYPES)}")
         return _in_memory(image, {})
-    raise DataError(
-        f"image is a {type(image).__name__}; expected a path, a picture, an array, a MetaTensor or a series"
-    )
+    raise DataError(f"image is a {type(image).__name__}; expected a path, picture, array, MetaTensor or series")
 
 
 def list_images(

@@ -79,7 +79,7 @@ def _check_instances(frames: Sequence[Candidate]) -> None:
     """Refuse two files of one instance: those with the same pixels were left out before."""
     names = {(one.frame.sop_instance_uid, one.frame.number) for one in frames}
     if len(names) < len(frames):
-        raise _contradiction(f"{len(frames) - len(names)} files are the same instance as others, with other pixels")
+        raise _contradiction(f"files of the same instance as others, with other pixels: {len(frames) - len(names)}")
 
 
 def _without_copies(
@@ -130,7 +130,9 @@ def _by_time(frames: list[Candidate]) -> list[Separated]:
         told = _handled(f"{most} volumes one after another at the same positions, told apart by {keyword}")
         return [Separated([place[k] for place in ranked], findings=(told,)) for k in range(most)]
     extra = sum(len(place) - 1 for place in places)
-    raise _contradiction(f"{extra} frames lie where others do with other pixels, and no attribute tells them apart")
+    raise _contradiction(
+        f"frames that lie where others do, with other pixels, and that no attribute tells apart: {extra}"
+    )
 
 
 def _timed(frames: list[Candidate], keyword: str, times: dict[int, float | None]) -> list[Candidate]:

@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.series import DicomFile
+from monai_sa2va.dicom.values import items, texts
 from monai_sa2va.errors import DataError
 
 __all__ = ["file_label", "list_files", "not_dicom", "open_file"]
@@ -81,6 +82,8 @@ def open_file(file: DicomFile) -> BinaryIO:
             raise not_dicom(file, f"would take {size >> 30} GB out of its zip; unpack it and name the folder")
         # bounded by the size that was just read, whatever the packed bytes unfold to
         return io.BytesIO(archive.read(file.member))
+    except DicomError:
+        raise
     except OSError as error:
         raise not_dicom(file, f"can't be read: {error.strerror or type(error).__name__}") from None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, KeyError, EOFError, ValueError) as error:
@@ -151,11 +154,13 @@ def _is_dicomdir(path: Path) -> bool:
 def _named_files(path: Path) -> Iterator[DicomFile | DicomError]:
     from pydicom import dcmread
 
-    for record in dcmread(path).get("DirectoryRecordSequence") or []:
-        named = record.get("ReferencedFileID")
-        if not named:
-            continue
-        parts = [named] if isinstance(named, str) else list(named)
+    try:
+        records = items(dcmread(path), "DirectoryRecordSequence")
+    # damaged bytes raise nearly anything
+    except Exception as error:
+        yield not_dicom(DicomFile(path), f"is a damaged DICOMDIR ({type(error).__name__}); name the folder instead")
+        return
+    for parts in filter(None, (texts(record, "ReferencedFileID") for record in records)):
         found = _beside(path.parent, parts)
         if found is None:
             yield not_dicom(DicomFile(Path(parts[-1])), "is named by the DICOMDIR but isn't there; copy the whole disc")

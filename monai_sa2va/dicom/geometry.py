@@ -162,7 +162,7 @@ def _uneven(heights: np.ndarray, mean: float) -> Finding:
     missing = int(times.sum()) - len(gaps)
     if whole and 0 < missing <= len(heights):
         message = (
-            f"{missing} of {missing + len(heights)} slices are missing, {step:.4g} mm apart; "
+            f"slices missing: {missing} of {missing + len(heights)}, which lie {step:.4g} mm apart; "
             "those that are there are segmented and written where they lie"
         )
         return Finding(FindingCode.MISSING_SLICE, Severity.WARNING, message)

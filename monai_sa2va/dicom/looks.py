@@ -40,7 +40,7 @@ def pixel_fault(headers: Sequence[Header]) -> Finding | None:
     """Why the pixels of a series can't all be read, as far as headers tell."""
     empty = sum(header.pixel_bytes == 0 for header in headers)
     if empty:
-        return _refused(FindingCode.NO_PIXELS, f"{empty} of {len(headers)} files have no pixels; fetch them again")
+        return _refused(FindingCode.NO_PIXELS, f"files without pixels: {empty} of {len(headers)}; fetch them again")
     if any(raster(header) is None or not whole(header.dataset, "BitsAllocated") for header in headers):
         message = "files don't say how their pixels are stored (Rows, Columns, BitsAllocated); fetch them again"
         return _refused(FindingCode.NO_PIXELS, message)
@@ -48,7 +48,7 @@ def pixel_fault(headers: Sequence[Header]) -> Finding | None:
         header.cut or (header.pixel_bytes is not None and header.pixel_bytes < _needed(header)) for header in headers
     )
     if cut:
-        return _refused(FindingCode.TRUNCATED, f"{cut} of {len(headers)} files are cut short; fetch them again")
+        return _refused(FindingCode.TRUNCATED, f"files cut short: {cut} of {len(headers)}; fetch them again")
     return None
 
 

@@ -248,7 +248,7 @@ def _no_place(unplaced: list[Candidate]) -> Finding:
         "PixelSpacing": frame.spacing,
     }
     names = " and ".join(name for name, value in missing.items() if value is None)
-    message = f"{len(unplaced)} slices have no valid {names}, so nobody knows where they lie; export the series again"
+    message = f"no valid {names} (slices: {len(unplaced)}), so nobody knows where they lie; export the series again"
     return Finding(FindingCode.MISSING_POSITION, Severity.REFUSED, message)
 
 

@@ -98,12 +98,15 @@ def read_array(series: DicomSeries) -> np.ndarray:
     """
     columns, rows, count = series.shape
     # rows of a frame lie together, as they are decoded and as slices are taken
-    array = np.empty((series.channels, count, rows, columns), np.uint8)
+    size = (series.channels, count, rows, columns)
+    array = np.empty(0, np.uint8)
     for z, values in _in_file_order(series):
         planes = np.moveaxis(values, 2, 0) if values.ndim == 3 else values[None]
         _check_shape(planes.shape, series)
         together = wider(array.dtype, values.dtype)
-        if together != array.dtype:
+        if not array.size:
+            array = np.empty(size, together)
+        elif together != array.dtype:
             array = array.astype(together)
         array[:, z] = planes
     return array.transpose(0, 3, 2, 1)

@@ -176,7 +176,7 @@ class BatchSegmenter(Evaluator):
         _log.info("%s; results are in %s", self.tables.told(), self.options.output_dir)
         if failed:
             _log.error("failed: %s", ", ".join(outcome.image for outcome in failed))
-        if self.tables.outcomes and not self.tables.counts["done"]:
+        if self.tables.exit_code == 2:
             raise DataError(self.tables.nothing_done())
 
 

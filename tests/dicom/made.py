@@ -21,6 +21,7 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.valuerep import format_number_as_ds
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
@@ -33,6 +34,7 @@ CT, MR, US, US_CINE = (
     "1.2.840.10008.5.1.4.1.1.3.1",
 )
 ENHANCED_CT, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.4.1"
+RLE = "1.2.840.10008.1.2.5"
 SC, DX, XA = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.1.1", "1.2.840.10008.5.1.4.1.1.12.1"
 SEG, SR, RTSTRUCT, PDF = (
     "1.2.840.10008.5.1.4.1.1.66.4",
@@ -109,7 +111,7 @@ def image(
     """One instance with everything that its kind asks for.
 
     Args:
-        pixels: (rows, columns), (rows, columns, 3), or with frames before them, the stored values.
+        pixels: (rows, columns), (rows, columns, 3) of uint8, or with frames before them, the stored values.
         sop_class: SOPClassUID.
         modality: Modality.
         name: of the series: the same name, the same UIDs.
@@ -122,7 +124,7 @@ def image(
         photometric: PhotometricInterpretation.
         **more: attributes by keyword, ``None`` removes one.
     """
-    colour = pixels.ndim > 2 and pixels.shape[-1] == 3
+    colour = pixels.ndim > 2 and pixels.shape[-1] == 3 and pixels.dtype == np.uint8
     frames = pixels.ndim - 2 - colour
     bits = 8 if pixels.dtype == np.uint8 else 16
     ds = Dataset()
@@ -150,9 +152,9 @@ def image(
         ds.FrameOfReferenceUID, ds.PositionReferenceIndicator = uid("frame of reference", name), ""
         ds.SliceThickness = 2.5
     if position is not None:
-        ds.ImagePositionPatient = [f"{value:.10g}" for value in position]
+        ds.ImagePositionPatient = _decimals(position)
     if orientation is not None:
-        ds.ImageOrientationPatient = [f"{value:.12g}" for value in orientation]
+        ds.ImageOrientationPatient = _decimals(orientation)
     if spacing is not None:
         ds.PixelSpacing = list(spacing)
     if modality == "CT":
@@ -266,13 +268,11 @@ def enhanced(
     common, frames = Dataset(), []
     for z in range(slices):
         frame = Dataset()
-        frame.PlanePositionSequence = Items([_item(ImagePositionPatient=[f"{v:.10g}" for v in places[z]])])
+        frame.PlanePositionSequence = Items([_item(ImagePositionPatient=_decimals(places[z]))])
         frame.FrameContentSequence = Items([_item(StackID="1", InStackPositionNumber=z + 1)])
         frames.append(frame)
     for group in [common] if shared else frames:
-        group.PlaneOrientationSequence = Items(
-            [_item(ImageOrientationPatient=[f"{value:.12g}" for value in orientation])]
-        )
+        group.PlaneOrientationSequence = Items([_item(ImageOrientationPatient=_decimals(orientation))])
         group.PixelMeasuresSequence = Items([_item(PixelSpacing=list(spacing), SliceThickness=2.5)])
         rescale = _item(RescaleIntercept=-1024 if modality == "CT" else 0, RescaleSlope=1, RescaleType="US")
         group.PixelValueTransformationSequence = Items([rescale])
@@ -312,3 +312,7 @@ def _item(**attributes: Any) -> Dataset:
     for keyword, value in attributes.items():
         setattr(item, keyword, value)
     return item
+
+
+def _decimals(values: Sequence[float]) -> list[str]:
+    return [format_number_as_ds(float(value)) for value in values]
