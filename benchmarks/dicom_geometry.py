@@ -230,8 +230,8 @@ def check(kind: Kind, folder: Path) -> tuple[int, int, float]:
 
 def draw(rng: np.random.Generator) -> Kind:
     """Any kind."""
-    chosen = [str(rng.choice(list(names))) for names in (PLANES, ORDERS, SPACINGS, CLASSES)]
-    return Kind(*chosen, int(rng.integers(2**31)))
+    plane, order, spacing, modality = (str(rng.choice(list(names))) for names in (PLANES, ORDERS, SPACINGS, CLASSES))
+    return Kind(plane, order, spacing, modality, int(rng.integers(2**31)))
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from monai_sa2va.data.read_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.transforms.geometry import PlaneGeometry
-from monai_sa2va.writers.telling_slices import telling_slices
+from monai_sa2va.transforms.telling_slices import telling_slices
 
 __all__ = ["Segmentation", "join_results"]
 

@@ -163,6 +163,8 @@ def _check_places(
         if any(mask.shape != shape for mask in planes.masks.values()):
             verdict.problems.append(f"{label}: the {planes.kind} has frames of another size than its source")
             continue
+        if reference and not planes.masks.keys() <= planes.places.keys():
+            verdict.problems.append(f"{label}: the {planes.kind} has no place, though its source has one")
         error = corner_error(planes.places, reference or found[0].places, shape)
         if error is None:
             continue

@@ -110,10 +110,10 @@ def read_nifti(paths: Sequence[Path]) -> Planes:
 
     parts = []
     for path in paths:
-        image = nib.load(path)
-        values = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-        placed = int(image.header["sform_code"]) == 1  # type: ignore[attr-defined]
-        affine = _RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)  # type: ignore[attr-defined]
+        image: Any = nib.load(path)
+        values = np.asanyarray(image.dataobj)
+        placed = int(image.header["sform_code"]) > 0
+        affine = _RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)
         in_time = values.ndim == 4
         parts.append((values[:, :, 0] if in_time else values, affine if placed else None, in_time))
     return _join("NIfTI", parts)

@@ -65,9 +65,7 @@ def merge_tables(folder: Path) -> list[Merged]:
             counts.add(count)
     if len(counts) > 1:
         several = " and ".join(map(str, sorted(counts)))
-        raise DataError(
-            f"the folder has tables of runs in {several} shards; remove those of the run that doesn't count"
-        )
+        raise DataError(f"the folder has tables of runs in {several} shards; remove those that don't count")
     return [_merge(folder, kind, tables[kind], *counts) for kind in sorted(tables)]
 
 

@@ -134,7 +134,8 @@ def make_dicom_seg(
         content_time=time,
         series_description=f"{_NAME} segmentation",
         specific_character_set="ISO_IR 192",
-        omit_empty_frames=omit_empty_frames,
+        # where all are empty they are as many as asked for
+        omit_empty_frames=omit_empty_frames and bool(pixels.any()),
     )
     place_frames(seg, series, planes, uid)
     for name in TYPE_2:

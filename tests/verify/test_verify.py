@@ -94,6 +94,12 @@ def _mirror(image: Path) -> None:
     nib.save(nib.Nifti1Image(np.asanyarray(loaded.dataobj)[::-1], loaded.affine, loaded.header), image)
 
 
+def _forget(image: Path) -> None:
+    loaded = nib.load(image)
+    loaded.header["sform_code"] = loaded.header["qform_code"] = 0
+    nib.save(nib.Nifti1Image(np.asanyarray(loaded.dataobj), None, loaded.header), image)
+
+
 def _turn(image: Path) -> None:
     values, header = nrrd.read(str(image))
     nrrd.write(str(image), np.flip(values, 2), header)
@@ -148,6 +154,7 @@ def _move_contours(ds: pydicom.Dataset) -> None:
     [
         ("liver.nii.gz", _move, "a corner of the NIfTI is 0.5 mm off its place"),
         ("liver.nii.gz", _mirror, "SEG and NIfTI differ in"),
+        ("liver.nii.gz", _forget, "the NIfTI has no place, though its source has one"),
         ("left_kidney.seg.nrrd", _turn, "SEG and NRRD differ in"),
         ("seg.dcm", _seg(_shift_seg), "a corner of the SEG is 0.3464 mm off its place"),
         ("seg.dcm", _seg(_stretch_seg), "a corner of the SEG is 0.7 mm off its place"),
@@ -204,7 +211,7 @@ def test_a_damaged_report_is_a_problem_not_a_crash(tmp_path: Path) -> None:
 
 
 def test_nothing_to_verify(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no report.json in it"):
+    with pytest.raises(DataError, match=r"has no report\.json in it"):
         list(verify_results(tmp_path))
     with pytest.raises(DataError, match="there is no folder 'none'"):
         list(verify_results(tmp_path / "none"))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monai_sa2va.writers.telling_slices import telling_slices
+from monai_sa2va.transforms.telling_slices import telling_slices
 
 
 def _masks(*areas: list[int]) -> np.ndarray:
