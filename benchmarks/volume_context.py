@@ -56,6 +56,7 @@ WAYS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
 }
 """Arguments of :class:`VolumeInferer`, and of :meth:`Segmenter.segment`."""
 
+_SLICES = 300
 _FINE = 1000  # slices in which the ends of a structure's course are looked for
 _FIRST_SEED = 9100  # beyond the seeds of all training
 
@@ -105,7 +106,7 @@ class _Held(Section):
 
 
 def make_volume(
-    seed: int, look: str, name: str, slices: int = 300, first: int = 180, last: int = 220, size: int = 128
+    seed: int, look: str, name: str, slices: int = _SLICES, first: int = 180, last: int = 220, size: int = 128
 ) -> Made | None:
     """A phantom volume that has one structure in some slices only; all others go through it as they do.
 
@@ -141,7 +142,7 @@ def make_volume(
     return Made(MetaTensor(torch.from_numpy(planes.transpose(2, 1, 0).copy())[None], affine=affine), truth, name)
 
 
-def choose(count: int, **arguments: int) -> Iterator[Made]:
+def choose(count: int, **arguments: Any) -> Iterator[Made]:
     """The first ``count`` volumes that can be made, structures in turns; ``arguments`` as for :func:`make_volume`."""
     seed = _FIRST_SEED
     for number in range(count):
@@ -156,7 +157,7 @@ class _Counting(ImageInferer):
 
     asked = 0
 
-    def __call__(self, *arguments: Any, **named: Any) -> ImageResult:  # type: ignore[override]
+    def __call__(self, *arguments: Any, **named: Any) -> ImageResult:
         self.asked += 1
         return super().__call__(*arguments, **named)
 
@@ -198,13 +199,12 @@ def main(words: Sequence[str] | None = None) -> int:
             results.append(measure(segmenter, made, way))
         slices, sweep = found["slice by slice"][-1], found["sweep"][-1]
         failed |= sweep.dice < slices.dice - 0.05 or sweep.outside > 0.01
-    plain = np.mean([one.seconds for one in found["slice by slice"]])
-    rows = [[way, *(float(np.mean(column)) for column in zip(*results, strict=True))] for way, results in found.items()]
-    depth = 300
+    means = {way: np.mean(np.array(results), axis=0).tolist() for way, results in found.items()}
+    plain = means["slice by slice"][-1]
     print_table(
-        f"{len(names)} volumes of {depth} slices, the object in 180 to 220: {', '.join(names)}",
+        f"{len(names)} volumes of {_SLICES} slices, the object in 180 to 220: {', '.join(names)}",
         ["context", "Dice", "outside", "slices asked", "slices/s", "times slice by slice"],
-        [[way, d, outside, asked, depth / seconds, float(plain / seconds)] for way, d, outside, asked, seconds in rows],
+        [[way, *first, _SLICES / seconds, plain / seconds] for way, (*first, seconds) in means.items()],
     )
     return int(failed)
 

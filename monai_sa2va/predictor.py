@@ -263,8 +263,7 @@ class Segmenter:
                 boxes, mask or ``from_slice`` can't be used.
         """
         chat = check_mode(mode) == "chat"
-        check_context(context)
-        check_volume_mode(volume)
+        check_context(context, check_volume_mode(volume) or self.volume_inferer.volume)
         asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
         pictures = self.reader.slices(source)
@@ -273,8 +272,6 @@ class Segmenter:
         for key, value in (("context", context), ("volume", volume)):
             if value is not None and (shown or from_slice is not None):
                 raise ConfigError(f"{key} is {value!r}, which takes sentences alone; leave out what shows an object")
-        if context == FIRST_FRAMES and volume is not None:
-            raise ConfigError(f"context is {context!r}, which goes through a volume in its own way; leave out volume")
         if not shown and from_slice is None:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")

@@ -27,7 +27,7 @@ from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Options, Worker
 from monai_sa2va.inferers.image import check_mode
-from monai_sa2va.inferers.volume import check_context
+from monai_sa2va.inferers.volume import check_context, check_volume_mode
 from monai_sa2va.writers.masks import check_formats
 
 __all__ = ["Command"]
@@ -90,7 +90,7 @@ class Command:
             output,
             None if formats is None else check_formats(formats),
             check_mode(mode),
-            check_context(context),
+            check_context(context, check_volume_mode(network.get("volume"))),
             overwrite=overwrite,
             include_patient=include_patient,
         )

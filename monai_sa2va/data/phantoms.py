@@ -42,6 +42,7 @@ __all__ = [
     "SYNONYMS",
     "Phantom",
     "check_phantom",
+    "image_entry",
     "make_phantom",
     "write_phantoms",
 ]
@@ -161,10 +162,12 @@ def write_phantoms(
             :data:`~monai_sa2va.data.phantom_stacks.STACK_LOOKS`.
         format: ``"png"``, the default of images: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps.
             ``"nifti"``: grey (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and
-            y towards the back, as an axial slice is shown.
+            y towards the back, as an axial slice is shown. ``"dicom"``: see
+            :mod:`~monai_sa2va.data.phantom_dicom`; an entry's image is a folder with one series, to be segmented, not
+            trained on.
         splits: share of each section, ``"training"``, ``"validation"``, ``"testing"``, adding up to 1; `DEFAULT_SPLITS`
             where not given.
-        kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI, see
+        kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI or DICOM, see
             :func:`~monai_sa2va.data.phantom_stacks.write_stack`.
         slices: of a volume, or frames of a cine, 8 to 256.
 
@@ -175,23 +178,28 @@ def write_phantoms(
         ConfigError: when an argument can't be used.
         OutputError: when the folder is not empty or can't be written.
     """
+    from monai_sa2va.data.phantom_dicom import DICOM_LOOKS, check_dicom, write_dicom_image, write_dicom_stack
     from monai_sa2va.data.phantom_stacks import STACK_LOOKS, check_stack, make_stack, write_stack
 
-    names = STACK_LOOKS.get(kind, tuple(LOOKS)) if looks is None else tuple(looks)
+    dicom = format == "dicom"
+    usual = DICOM_LOOKS if dicom else STACK_LOOKS
+    names = usual.get(kind, tuple(LOOKS)) if looks is None else tuple(looks)
     if not names:
         raise ConfigError(f"looks is empty; name at least one of {', '.join(LOOKS)}")
     for look in names:
         check_phantom(seed, look, size)
     if count < 1:
         raise ConfigError(f"count is {count}; give at least 1")
-    if format is not None and format not in FORMATS:
-        raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")
+    if format is not None and not dicom and format not in FORMATS:
+        raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}, dicom")
     if kind != "image":
         if kind not in STACK_LOOKS:
             raise ConfigError(f"kind is {kind!r}; allowed: image, {', '.join(STACK_LOOKS)}")
         check_stack(kind, size, slices)
-        if format not in (None, "nifti"):
-            raise ConfigError(f"format is {format!r}; a {kind} is written as nifti")
+        if format not in (None, "nifti", "dicom"):
+            raise ConfigError(f"format is {format!r}; a {kind} is written as nifti or dicom")
+    if dicom:
+        check_dicom(kind, names)
     sections = _sections(count, DEFAULT_SPLITS if splits is None else splits)
     folder = Path(folder)
     try:
@@ -208,9 +216,13 @@ def write_phantoms(
             for i, section in zip(steps, sections, strict=True):
                 look = names[(seed + i) % len(names)]
                 if kind == "image":
-                    entry = _write_one(partial, make_phantom(seed + i, look, size), format or "png")
+                    phantom = make_phantom(seed + i, look, size)
+                    entry = (
+                        write_dicom_image(partial, phantom) if dicom else _write_one(partial, phantom, format or "png")
+                    )
                 else:
-                    entry = write_stack(partial, make_stack(seed + i, kind, look, size, slices))
+                    stack = make_stack(seed + i, kind, look, size, slices)
+                    entry = (write_dicom_stack if dicom else write_stack)(partial, stack)
                 datalist[section].append(entry)
             (partial / DATALIST_NAME).write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
             for part in ("images", "labels", DATALIST_NAME):
@@ -256,10 +268,21 @@ def _write_one(folder: Path, phantom: Phantom, file_format: str) -> dict[str, An
     name = f"{phantom.look}_{phantom.seed:06d}{suffix}"
     write(folder / "images" / name, phantom.image if phantom.look == "fundus" else phantom.image[..., 0])
     write(folder / "labels" / name, phantom.label)
+    return image_entry(phantom, f"images/{name}", f"labels/{name}")
+
+
+def image_entry(phantom: Phantom, image: str, label: str) -> dict[str, Any]:
+    """The datalist's entry of an image.
+
+    Args:
+        phantom: what was written.
+        image: its path, relative to the datalist.
+        label: that of its truth.
+    """
     prompts = {LABEL_VALUES[structure]: list(SYNONYMS[structure]) for structure in phantom.masks}
     return {
-        Keys.IMAGE.value: f"images/{name}",
-        Keys.LABEL.value: f"labels/{name}",
+        Keys.IMAGE.value: image,
+        Keys.LABEL.value: label,
         Keys.PROMPTS.value: {str(value): prompts[value] for value in sorted(prompts)},
         Keys.ABSENT.value: list(phantom.absent),
         Keys.FAMILY.value: phantom.look,

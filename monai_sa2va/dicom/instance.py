@@ -140,14 +140,16 @@ class InstanceReader:
         ds = self._dataset
         try:
             options = as_pixel_options(ds, pixel_keyword=keyword, pixel_vr=vr)
+        # of garbage, which the decoder refuses in its turn
         except Exception:
             options = {}
+        options = {name: value for name, value in options.items() if value is not None}
         options["number_of_frames"] = self._count
         options.setdefault("bits_stored", options.get("bits_allocated"))
         options.setdefault("pixel_representation", 0)
         options.setdefault("samples_per_pixel", 1)
         options.setdefault("photometric_interpretation", "MONOCHROME2")
-        if options["samples_per_pixel"] > 1:
+        if options["samples_per_pixel"] != 1:
             options.setdefault("planar_configuration", 0)
         stored, high = whole(ds, "BitsStored") or 0, whole(ds, "HighBit") or 0
         self._shift = 0

@@ -97,8 +97,10 @@ class Sweep:
 
     def sweep(self, step: int, finest: int) -> None:
         """Ask in every ``step``-th slice, and finer, down to every ``finest``-th, while an object isn't found."""
+        first = step // 2
         while True:
-            self.look(range(step // 2, self.depth, step))
+            # the coarser slices are among the finer ones
+            self.look(range(first % step, self.depth, step))
             lost = [item for item in range(self.objects) if not any(self.shows(n, item) for n in self.answers)]
             if not lost or step <= finest:
                 return
@@ -123,10 +125,15 @@ class Sweep:
             else:
                 high = middle
 
-    def runs(self, item: int) -> list[Run]:
+    def runs(self, item: int, min_share: float = 0.0) -> list[Run]:
         """The slices of an object: from each slice that shows it to the next ones asked that don't.
 
         A single slice that doesn't show it, between two that do, is left to memory.
+
+        Args:
+            item: number of the object.
+            min_share: a run that holds less than this share of what the largest one holds is a mistake, and what its
+                sentences drew is forgotten.
         """
         order = sorted(self.answers)
         groups: list[list[int]] = []
@@ -145,7 +152,16 @@ class Sweep:
             first = before[-1] + 1 if before else 0
             last = after[0] - 1 if after else self.depth - 1
             found.append(Run(first, last, tuple(group)))
-        return found
+        sizes = [self._size(item, run) for run in found]
+        kept = [run for run, size in zip(found, sizes, strict=True) if size >= min_share * max(sizes)]
+        for run in set(found) - set(kept):
+            self._results.masks[item, list(run.shown)] = False
+        return kept
+
+    def _size(self, item: int, run: Run) -> float:
+        """About how many voxels a run holds."""
+        areas = [int(self._results.masks[item, number].sum()) for number in run.shown]
+        return sum(areas) / len(areas) * (run.last - run.first + 1)
 
     def anchors(self, item: int, run: Run, count: int) -> dict[int, torch.Tensor]:
         """Where memory of an object begins: the best of each of ``count`` parts of a run's slices that show it.

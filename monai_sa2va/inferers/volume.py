@@ -64,6 +64,8 @@ class VolumeInferer(Inferer):
         step: every how many slices a sweep asks; ``None`` takes a sixteenth of the volume, 1 to 8.
         finest_step: likewise where an object isn't found; what is thinner may be missed.
         patience: slices without an object, one after the other, after which memory no longer looks for it.
+        min_share: of an object that is in several parts of the volume, one that holds less than this share of what the
+            largest holds is taken for a mistake; 0 keeps all, as for lesions of very different sizes.
         max_conditioned: as for :class:`~monai_sa2va.networks.memory.MemoryBank`, like the next.
         recent: last slices whose masks a slice attends to.
 
@@ -79,6 +81,7 @@ class VolumeInferer(Inferer):
         step: int | None = None,
         finest_step: int = 2,
         patience: int = 3,
+        min_share: float = 0.1,
         max_conditioned: int | None = 4,
         recent: int = 6,
     ) -> None:
@@ -86,13 +89,15 @@ class VolumeInferer(Inferer):
         for name, value in (("n_context", n_context), ("finest_step", finest_step), ("patience", patience)):
             if value < 1:
                 raise ConfigError(f"{name} is {value}; at least 1 is needed")
+        if not 0 <= min_share <= 1:
+            raise ConfigError(f"min_share is {min_share}; give 0 to 1")
         if step is not None and step < 1:
             raise ConfigError(f"step is {step}; give at least 1, or null for one that fits the volume")
         # refused here, not at the first volume
         MemoryBank(max_conditioned, recent)
         self.volume, self.context = check_volume_mode(volume) or "auto", _check_own_context(context)
         self.n_context, self.step, self.finest_step, self.patience = n_context, step, finest_step, patience
-        self.max_conditioned, self.recent = max_conditioned, recent
+        self.min_share, self.max_conditioned, self.recent = min_share, max_conditioned, recent
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -124,11 +129,10 @@ class VolumeInferer(Inferer):
             DataError: when a slice is no picture.
             PromptError: when a sentence can't be asked.
         """
-        asked_for = check_volume_mode(volume)
+        chosen = check_volume_mode(volume) or self.volume
         around = self.context if context is None else _check_own_context(context)
-        if context is not None and asked_for == "slices":
-            raise ConfigError(f"context is {context!r}, but volume 'slices' asks in every slice; leave one of them out")
-        chosen = "propagate" if context is not None else asked_for or self.volume
+        if check_context(context, chosen) is not None:
+            chosen = "propagate"
         ask = SliceAsker(inputs, network, inferer, check_prompts(prompts), check_mode(mode), known)
         if chosen != "propagate" or len(inputs) == 1:
             return ask_everywhere(ask, progress)
@@ -155,7 +159,7 @@ class VolumeInferer(Inferer):
         else:
             sweep.sweep(self.step or max(1, min(depth // 16, 8)), self.finest_step)
             sweep.narrow()
-        return [sweep.runs(item) for item in range(sweep.objects)]
+        return [sweep.runs(item, self.min_share) for item in range(sweep.objects)]
 
 
 def check_volume_mode(volume: str | None) -> str | None:
@@ -169,14 +173,20 @@ def check_volume_mode(volume: str | None) -> str | None:
     return volume
 
 
-def check_context(context: str | None) -> str | None:
+def check_context(context: str | None, volume: str | None = None) -> str | None:
     """Which slices or frames the language model sees; ``None`` leaves it to the inferer.
 
+    Args:
+        context: the name of one.
+        volume: how the slices are gone through, where that is known.
+
     Raises:
-        ConfigError: when there is no such context.
+        ConfigError: when there is no such context, or the two contradict each other.
     """
     if context not in (None, *CONTEXTS, FIRST_FRAMES):
         raise ConfigError(f"context is {context!r}; allowed: {', '.join(CONTEXTS)}, {FIRST_FRAMES}, or none")
+    if context is not None and (volume == "slices" or (context == FIRST_FRAMES and volume == "propagate")):
+        raise ConfigError(f"context is {context!r}, which volume {volume!r} has no use for; leave one of them out")
     return context
 
 
