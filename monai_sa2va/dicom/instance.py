@@ -23,7 +23,7 @@ from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severit
 from monai_sa2va.dicom.headers import dataset_of, pixel_element
 from monai_sa2va.dicom.modality import grey_values
 from monai_sa2va.dicom.series import DicomFile
-from monai_sa2va.dicom.values import first_item, items, quiet_pydicom, text, whole
+from monai_sa2va.dicom.values import functional_group, quiet_pydicom, text, whole
 
 __all__ = ["InstanceReader"]
 
@@ -176,15 +176,7 @@ class InstanceReader:
             return self._from_palette(stored)
         if stored.ndim == 3:
             return _eight_bits(stored, int(self._options["bits_stored"]))
-        return grey_values(stored, ds, self._rescale_of(number))
-
-    def _rescale_of(self, number: int) -> Any:
-        """The data set or the functional group that has the frame's rescale."""
-        each = items(self._dataset, "PerFrameFunctionalGroupsSequence")
-        shared = first_item(self._dataset, "SharedFunctionalGroupsSequence")
-        own = each[number - 1] if number <= len(each) else None
-        groups = (first_item(group, "PixelValueTransformationSequence") for group in (own, shared))
-        return next((group for group in groups if group is not None), self._dataset)
+        return grey_values(stored, ds, functional_group(ds, "PixelValueTransformationSequence", number))
 
     def _from_palette(self, stored: np.ndarray) -> np.ndarray:
         from pydicom.pixels import apply_color_lut

@@ -21,7 +21,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-__all__ = ["as_texts", "first_item", "items", "number", "numbers", "quiet_pydicom", "text", "texts", "uid_of", "whole"]
+__all__ = [
+    "as_texts",
+    "first_item",
+    "functional_group",
+    "items",
+    "number",
+    "numbers",
+    "quiet_pydicom",
+    "text",
+    "texts",
+    "uid_of",
+    "whole",
+]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -135,3 +147,17 @@ def items(ds: Any, keyword: str) -> list[Any]:
 def first_item(ds: Any, keyword: str) -> Any:
     """The first item of a sequence, ``None`` where there is none."""
     return next(iter(items(ds, keyword)), None)
+
+
+def functional_group(ds: Any, keyword: str, number: int) -> Any:
+    """The item of a frame's functional group, the frame's own before the shared one; the data set where there is none.
+
+    Args:
+        ds: of the instance.
+        keyword: of the group, e.g. ``"FrameVOILUTSequence"``.
+        number: of the frame, from 1.
+    """
+    each = items(ds, "PerFrameFunctionalGroupsSequence")
+    own = each[number - 1] if number <= len(each) else None
+    found = (first_item(group, keyword) for group in (own, first_item(ds, "SharedFunctionalGroupsSequence")))
+    return next((group for group in found if group is not None), ds)
