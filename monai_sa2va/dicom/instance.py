@@ -23,7 +23,7 @@ from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severit
 from monai_sa2va.dicom.headers import dataset_of, pixel_element
 from monai_sa2va.dicom.modality import grey_values
 from monai_sa2va.dicom.series import DicomFile
-from monai_sa2va.dicom.values import first_item, items, quiet_pydicom, text, whole
+from monai_sa2va.dicom.values import functional_group, quiet_pydicom, text, whole
 
 __all__ = ["InstanceReader"]
 
@@ -41,6 +41,7 @@ _TAGS = (
     ),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )
+_NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 
 
 class InstanceReader:
@@ -85,8 +86,10 @@ class InstanceReader:
         with quiet_pydicom():
             try:
                 stored = self._decoder.as_array(self._at_pixels(), index=number - 1, **self._options)[0]
-            # each decoder has its own errors for damaged bytes
-            except Exception as error:
+            except _NOT_OURS:
+                raise
+            # each decoder has its own errors for damaged bytes, and a panic of Rust's is no Exception
+            except BaseException as error:
                 raise self._damaged(number, error) from None
             return self._finish(stored, number)
 
@@ -105,7 +108,9 @@ class InstanceReader:
                     stored = next(decoded)[0]
                 except StopIteration:
                     raise self._damaged(number + 1, None) from None
-                except Exception as error:
+                except _NOT_OURS:
+                    raise
+                except BaseException as error:
                     raise self._damaged(number + 1, error) from None
                 number += 1
                 values = self._finish(stored, number)
@@ -171,15 +176,7 @@ class InstanceReader:
             return self._from_palette(stored)
         if stored.ndim == 3:
             return _eight_bits(stored, int(self._options["bits_stored"]))
-        return grey_values(stored, ds, self._rescale_of(number))
-
-    def _rescale_of(self, number: int) -> Any:
-        """The data set or the functional group that has the frame's rescale."""
-        each = items(self._dataset, "PerFrameFunctionalGroupsSequence")
-        shared = first_item(self._dataset, "SharedFunctionalGroupsSequence")
-        own = each[number - 1] if number <= len(each) else None
-        groups = (first_item(group, "PixelValueTransformationSequence") for group in (own, shared))
-        return next((group for group in groups if group is not None), self._dataset)
+        return grey_values(stored, ds, functional_group(ds, "PixelValueTransformationSequence", number))
 
     def _from_palette(self, stored: np.ndarray) -> np.ndarray:
         from pydicom.pixels import apply_color_lut
@@ -190,7 +187,7 @@ class InstanceReader:
             raise self._damaged(1, error, "its palette") from None
         return _eight_bits(coloured, 16 if coloured.max(initial=0) > 255 else 8)
 
-    def _damaged(self, number: int, error: Exception | None, what: str = "") -> DicomError:
+    def _damaged(self, number: int, error: BaseException | None, what: str = "") -> DicomError:
         where = what or (f"frame {number}" if self._count > 1 else "its pixels")
         kind = "" if error is None else f" ({type(error).__name__})"
         message = f"{file_label(self.file)}: {where} can't be decoded{kind}; the file is cut or damaged, fetch it again"

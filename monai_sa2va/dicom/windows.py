@@ -23,7 +23,7 @@ from monai_sa2va.dicom.files import open_file
 from monai_sa2va.dicom.headers import dataset_of
 from monai_sa2va.dicom.modality import inverted_about
 from monai_sa2va.dicom.series import DicomSeries
-from monai_sa2va.dicom.values import first_item, items, number, numbers, quiet_pydicom, text
+from monai_sa2va.dicom.values import first_item, functional_group, number, numbers, quiet_pydicom, text
 from monai_sa2va.transforms.intensity import Window
 
 __all__ = ["CurveWindow", "series_window"]
@@ -82,22 +82,13 @@ def series_window(series: DicomSeries) -> Window | None:
     frame = series.frames[len(series.frames) // 2]
     with quiet_pydicom(), open_file(frame.file) as stream:
         dataset = dataset_of(frame.file, stream, _TAGS)
-        voi, rescale = (_group(dataset, name, frame.number) for name in ("FrameVOILUT", "PixelValueTransformation"))
-        mirror = _mirror(dataset, rescale)
+        voi = functional_group(dataset, "FrameVOILUTSequence", frame.number)
+        mirror = _mirror(dataset, functional_group(dataset, "PixelValueTransformationSequence", frame.number))
         table = first_item(voi, "VOILUTSequence")
         curve = _table(table) if table is not None else None
         if curve is not None:
             return _curve(*curve, mirror)
         return _linear_or_sigmoid(voi, mirror)
-
-
-def _group(dataset: Any, name: str, frame_number: int) -> Any:
-    """The functional group of a frame, else the data set."""
-    each = items(dataset, "PerFrameFunctionalGroupsSequence")
-    own = each[frame_number - 1] if frame_number <= len(each) else None
-    shared = first_item(dataset, "SharedFunctionalGroupsSequence")
-    found = (first_item(group, f"{name}Sequence") for group in (own, shared))
-    return next((group for group in found if group is not None), dataset)
 
 
 def _mirror(dataset: Any, rescale: Any) -> float | None:
