@@ -90,11 +90,16 @@ def phantoms(
     """
     shares = _parse_split(split)
 
-    from monai_sa2va.data.phantoms import write_phantoms
-
     looks = [item.value for item in look] if look else None
-    written_as = None if file_format is None else file_format.value
-    datalist = write_phantoms(folder, count, seed, size, looks, written_as, shares, kind.value, slices)
+    if file_format is FileFormat.DICOM:
+        from monai_sa2va.writers.phantom_dicom import write_dicom_phantoms
+
+        datalist = write_dicom_phantoms(folder, count, seed, size, looks, shares, kind.value, slices)
+    else:
+        from monai_sa2va.data.phantoms import write_phantoms
+
+        written_as = None if file_format is None else file_format.value
+        datalist = write_phantoms(folder, count, seed, size, looks, written_as, shares, kind.value, slices)
     typer.echo(f"wrote {count} phantom{'' if kind is Kind.IMAGE else f' {kind.value}'}s and {datalist}")
 
 

@@ -147,6 +147,7 @@ def write_phantoms(
     splits: Mapping[str, float] | None = None,
     kind: str = "image",
     slices: int = 24,
+    write: Callable[[Path, Any], dict[str, Any]] | None = None,
 ) -> Path:
     """Write phantoms and their datalist: ``images/``, ``labels/`` and ``datalist.json`` with relative paths.
 
@@ -162,14 +163,14 @@ def write_phantoms(
             :data:`~monai_sa2va.data.phantom_stacks.STACK_LOOKS`.
         format: ``"png"``, the default of images: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps.
             ``"nifti"``: grey (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and
-            y towards the back, as an axial slice is shown. ``"dicom"``: see
-            :mod:`~monai_sa2va.data.phantom_dicom`; an entry's image is a folder with one series, to be segmented, not
-            trained on.
+            y towards the back, as an axial slice is shown. As DICOM see
+            :func:`~monai_sa2va.writers.phantom_dicom.write_dicom_phantoms`.
         splits: share of each section, ``"training"``, ``"validation"``, ``"testing"``, adding up to 1; `DEFAULT_SPLITS`
             where not given.
         kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI or DICOM, see
             :func:`~monai_sa2va.data.phantom_stacks.write_stack`.
         slices: of a volume, or frames of a cine, 8 to 256.
+        write: writes a phantom below a folder and returns its entry, in place of ``format``.
 
     Returns:
         Path of the datalist.
@@ -178,28 +179,23 @@ def write_phantoms(
         ConfigError: when an argument can't be used.
         OutputError: when the folder is not empty or can't be written.
     """
-    from monai_sa2va.data.phantom_dicom import DICOM_LOOKS, check_dicom, write_dicom_image, write_dicom_stack
     from monai_sa2va.data.phantom_stacks import STACK_LOOKS, check_stack, make_stack, write_stack
 
-    dicom = format == "dicom"
-    usual = DICOM_LOOKS if dicom else STACK_LOOKS
-    names = usual.get(kind, tuple(LOOKS)) if looks is None else tuple(looks)
+    names = STACK_LOOKS.get(kind, tuple(LOOKS)) if looks is None else tuple(looks)
     if not names:
         raise ConfigError(f"looks is empty; name at least one of {', '.join(LOOKS)}")
     for look in names:
         check_phantom(seed, look, size)
     if count < 1:
         raise ConfigError(f"count is {count}; give at least 1")
-    if format is not None and not dicom and format not in FORMATS:
-        raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}, dicom")
+    if format is not None and format not in FORMATS:
+        raise ConfigError(f"format is {format!r}; allowed: {', '.join(FORMATS)}")
     if kind != "image":
         if kind not in STACK_LOOKS:
             raise ConfigError(f"kind is {kind!r}; allowed: image, {', '.join(STACK_LOOKS)}")
         check_stack(kind, size, slices)
-        if format not in (None, "nifti", "dicom"):
+        if format not in (None, "nifti"):
             raise ConfigError(f"format is {format!r}; a {kind} is written as nifti or dicom")
-    if dicom:
-        check_dicom(kind, names)
     sections = _sections(count, DEFAULT_SPLITS if splits is None else splits)
     folder = Path(folder)
     try:
@@ -215,14 +211,17 @@ def write_phantoms(
             steps = track(range(count), "phantoms", console=console, disable=not console.is_terminal, transient=True)
             for i, section in zip(steps, sections, strict=True):
                 look = names[(seed + i) % len(names)]
-                if kind == "image":
-                    phantom = make_phantom(seed + i, look, size)
-                    entry = (
-                        write_dicom_image(partial, phantom) if dicom else _write_one(partial, phantom, format or "png")
-                    )
+                made: Any = (
+                    make_phantom(seed + i, look, size)
+                    if kind == "image"
+                    else make_stack(seed + i, kind, look, size, slices)
+                )
+                if write is not None:
+                    entry = write(partial, made)
                 else:
-                    stack = make_stack(seed + i, kind, look, size, slices)
-                    entry = (write_dicom_stack if dicom else write_stack)(partial, stack)
+                    entry = (
+                        _write_one(partial, made, format or "png") if kind == "image" else write_stack(partial, made)
+                    )
                 datalist[section].append(entry)
             (partial / DATALIST_NAME).write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
             for part in ("images", "labels", DATALIST_NAME):

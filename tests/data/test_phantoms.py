@@ -248,7 +248,7 @@ def test_every_image_has_one_section(count, first, second):
         ({"size": 100_000}, "size is 100000"),
         ({"looks": []}, "looks is empty"),
         ({"looks": ["ct", "pet"]}, "look is 'pet'"),
-        ({"format": "tiff"}, "format is 'tiff'; allowed: png, nifti, dicom"),
+        ({"format": "tiff"}, "format is 'tiff'; allowed: png, nifti"),
         ({"splits": {"train": 1.0}}, "splits names 'train'; allowed: training, validation, testing"),
         ({"splits": {"training": 0.5}}, "add up to 1"),
         ({"splits": {"training": 1.5, "testing": -0.5}}, "add up to 1"),

@@ -24,14 +24,15 @@ import numpy as np
 import pytest
 
 from monai_sa2va.data.phantom_stacks import make_stack
-from monai_sa2va.data.phantoms import LABEL_VALUES, make_phantom, write_phantoms
+from monai_sa2va.data.phantoms import LABEL_VALUES, make_phantom
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.dicom.series import Layout
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.writers.phantom_dicom import write_dicom_phantoms
 
 
 def entries(folder: Path, **arguments: Any) -> list[dict[str, Any]]:
-    datalist = write_phantoms(folder, size=48, format="dicom", splits={"testing": 1}, **arguments)
+    datalist = write_dicom_phantoms(folder, size=48, splits={"testing": 1}, **arguments)
     written: list[dict[str, Any]] = json.loads(datalist.read_text())["testing"]
     return written
 

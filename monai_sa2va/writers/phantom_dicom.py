@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,15 +22,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_sa2va.data.headers import Grid
+from monai_sa2va.data.phantom_looks import LOOKS
 from monai_sa2va.data.phantom_shapes import REFERENCE_SIZE
 from monai_sa2va.data.phantom_stacks import PhantomStack, stack_entry
-from monai_sa2va.data.phantoms import LABEL_VALUES, Phantom, image_entry
+from monai_sa2va.data.phantoms import LABEL_VALUES, Phantom, image_entry, write_phantoms
+from monai_sa2va.dicom.scan import scan
+from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.segmentation import Segmentation
+from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.writers.dicom_object import need_dicom
+from monai_sa2va.writers.dicom_seg import write_dicom_seg
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-__all__ = ["DICOM_LOOKS", "check_dicom", "write_dicom_image", "write_dicom_stack"]
+__all__ = ["DICOM_LOOKS", "write_dicom_phantoms"]
 
 DICOM_LOOKS: Mapping[str, tuple[str, ...]] = {
     "image": ("fundus", "ct", "ultrasound"),
@@ -53,44 +61,57 @@ _LOWEST_HU, _WINDOW = -160, (40, 400)
 """Grey values 0 to 255 are Hounsfield units of the window of soft tissue, in which they look as they were drawn."""
 
 
-def check_dicom(kind: str, looks: Sequence[str]) -> None:
-    """Refuse what can't be written as DICOM.
+def write_dicom_phantoms(
+    folder: str | os.PathLike[str],
+    count: int = 320,
+    seed: int = 0,
+    size: int = 128,
+    looks: Sequence[str] | None = None,
+    splits: Mapping[str, float] | None = None,
+    kind: str = "image",
+    slices: int = 24,
+) -> Path:
+    """Write phantoms as DICOM, with their truth as SEGs and their datalist, to be segmented, not trained on.
 
-    Raises:
-        ConfigError: when a look has no DICOM of this kind, or pydicom or highdicom is not installed.
-    """
-    for look in looks:
-        if look not in DICOM_LOOKS[kind]:
-            raise ConfigError(f"look is {look!r}; a {kind} as DICOM can be {', '.join(DICOM_LOOKS[kind])}")
-    from monai_sa2va.writers.dicom_object import need_dicom
-
-    need_dicom()
-
-
-def write_dicom_image(folder: Path, phantom: Phantom) -> dict[str, Any]:
-    """Write an image and its truth, and return their datalist entry.
+    An entry's image is a folder with one series, its label a SEG whose segments have the names of the structures.
 
     Args:
-        folder: with the subfolders ``images`` and ``labels``.
-        phantom: what is written; in colour where it is a fundus photograph.
+        folder: as for :func:`~monai_sa2va.data.phantoms.write_phantoms`, like all others.
+        count: number of images, volumes or cines.
+        seed: of the first.
+        size: side of the images, pixels.
+        looks: which take turns, by default those of `DICOM_LOOKS`.
+        splits: share of each section.
+        kind: ``"image"``, ``"volume"`` or ``"cine"``.
+        slices: of a volume, or frames of a cine.
+
+    Returns:
+        Path of the datalist.
+
+    Raises:
+        ConfigError: when an argument can't be used, a look has no DICOM of this kind, or the extra ``dicom`` isn't
+            installed.
+        OutputError: when the folder is not empty or can't be written.
     """
+    allowed = DICOM_LOOKS.get(kind, ())
+    names = allowed if looks is None else tuple(looks)
+    for look in names:
+        if allowed and look in LOOKS and look not in allowed:
+            raise ConfigError(f"look is {look!r}; a {kind} as DICOM can be {', '.join(allowed)}")
+    need_dicom()
+    return write_phantoms(folder, count, seed, size, names or None, None, splits, kind, slices, write=_write_phantom)
+
+
+def _write_phantom(folder: Path, phantom: Phantom | PhantomStack) -> dict[str, Any]:
+    if isinstance(phantom, PhantomStack):
+        stack, name = phantom, f"{phantom.look}_{phantom.kind}_{phantom.seed:06d}"
+        truth = {structure: stack.label == LABEL_VALUES[structure] for structure in stack.names}
+        kind, seconds = stack.kind, stack.frame_seconds
+        return stack_entry(stack, *_write(folder, name, stack.look, kind, stack.image, truth, stack.spacing, seconds))
     name = f"{phantom.look}_{phantom.seed:06d}"
     plane = phantom.image if phantom.look == "fundus" else phantom.image[..., 0]
     truth = {structure: mask[None] for structure, mask in phantom.masks.items()}
     return image_entry(phantom, *_write(folder, name, phantom.look, "image", plane[None], truth))
-
-
-def write_dicom_stack(folder: Path, stack: PhantomStack) -> dict[str, Any]:
-    """Write a volume or a cine and its truth, and return their datalist entry.
-
-    Args:
-        folder: with the subfolders ``images`` and ``labels``.
-        stack: what is written.
-    """
-    name = f"{stack.look}_{stack.kind}_{stack.seed:06d}"
-    truth = {structure: stack.label == LABEL_VALUES[structure] for structure in stack.names}
-    kind, seconds = stack.kind, stack.frame_seconds
-    return stack_entry(stack, *_write(folder, name, stack.look, kind, stack.image, truth, stack.spacing, seconds))
 
 
 def _write(
@@ -104,8 +125,6 @@ def _write(
     frame_seconds: float | None = None,
 ) -> tuple[str, str]:
     """Write planes (D, H, W[, 3]) and truth (D, H, W) by name; return their paths, relative to the folder."""
-    from monai_sa2va.dicom.scan import scan
-
     millimetres = _PIXEL_MM.get(look, 0.0) * REFERENCE_SIZE / planes.shape[1]
     spacing = (millimetres, millimetres, 5.0) if spacing is None else spacing
     place = folder / "images" / name
@@ -215,11 +234,7 @@ def _region(rows: int, columns: int, spacing: tuple[float, float, float]) -> Dat
     return region
 
 
-def _write_truth(path: Path, series: Any, truth: Mapping[str, NDArray[np.bool_]]) -> None:
-    from monai_sa2va.segmentation import Segmentation
-    from monai_sa2va.transforms.geometry import PlaneGeometry
-    from monai_sa2va.writers.dicom_seg import write_dicom_seg
-
+def _write_truth(path: Path, series: DicomSeries, truth: Mapping[str, NDArray[np.bool_]]) -> None:
     names: Sequence[str] = list(truth)
     columns, rows, depth = series.shape
     segmentation = Segmentation(
