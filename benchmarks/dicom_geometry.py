@@ -172,9 +172,6 @@ def segment(series: DicomSeries, made: Made) -> Segmentation:
     rows, columns = geometry.plane_shape
     index = np.stack(np.meshgrid(*map(np.arange, (geometry.depth, rows, columns)), indexing="ij"), axis=-1)[..., ::-1]
     masks = made.inside(index @ affine[:3, :3].T + affine[:3, 3])
-    if geometry.flips[0]:
-        # the affine counts slices in LPS order, masks have the source's
-        masks = masks[::-1].copy()
     return Segmentation(
         masks[None], ["lesion"], "Sure, [SEG].", np.ones(1, np.float32), affine, ["Segment the lesion."],
         ["Sure, [SEG]."], "made", grid, None, np.zeros((rows, columns, 3), np.uint8), 0, None, geometry, series,

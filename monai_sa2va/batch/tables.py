@@ -77,7 +77,7 @@ class Tables:
 
     @property
     def exit_code(self) -> int:
-        """0: all is done or skipped; 1: some were refused or failed; 2: nothing is done, though a shard may be empty."""
+        """0: all is done or skipped; 1: some were refused or failed; 2: nothing is done; a shard may be empty."""
         if self.counts["done"]:
             return 1 if self.failed else 0
         return 2 if self.failed or (self.outcomes and not self.suffix) else 0

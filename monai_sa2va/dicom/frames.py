@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -78,16 +79,18 @@ class Candidate:
         return self.frame.position is not None and self.frame.orientation is not None and self.frame.spacing is not None
 
 
-def candidates(header: Header) -> list[Candidate]:
+def candidates(header: Header, dataset: Any) -> list[Candidate]:
     """The frames of an instance, as stored.
 
     Args:
         header: of the instance.
+        dataset: with its sequences, as :func:`~monai_sa2va.dicom.headers.read_header` gives it.
     """
-    ds = header.dataset
-    tags = {key: value for key in (*VALUE_SEPARATORS, *TIME_SEPARATORS) if (value := texts(ds, key)) and any(value)}
-    shared = first_item(ds, "SharedFunctionalGroupsSequence")
-    each = items(ds, "PerFrameFunctionalGroupsSequence")
+    ds = header.values
+    tags = {key: value for key in (*VALUE_SEPARATORS, *TIME_SEPARATORS) if any(value := texts(ds, key))}
+    shared = first_item(dataset, "SharedFunctionalGroupsSequence")
+    each = items(dataset, "PerFrameFunctionalGroupsSequence")
+    regions = items(dataset, "SequenceOfUltrasoundRegions")
     seconds = _seconds(header)
     made = []
     for index in range(header.frames):
@@ -103,7 +106,7 @@ def candidates(header: Header) -> list[Candidate]:
             index + 1,
             _array(_first(groups, ds, "PlanePositionSequence", "ImagePositionPatient", 3)),
             _orientation(_first(groups, ds, "PlaneOrientationSequence", "ImageOrientationPatient", 6)),
-            _spacing(groups, ds),
+            _spacing(groups, ds, regions),
             _thickness(groups, ds),
             seconds[index] if seconds else None,
         )
@@ -133,8 +136,9 @@ def _array(values: tuple[float, ...] | None) -> np.ndarray | None:
     return None if values is None else np.array(values)
 
 
+@lru_cache(maxsize=1024)
 def _orientation(values: tuple[float, ...] | None) -> np.ndarray | None:
-    """``None`` also for what is no two directions at right angles, as rows of zeros."""
+    """``None`` also for what is no two directions at right angles, as rows of zeros; one object for equal ones."""
     if values is None:
         return None
     row, column = np.array(values[:3]), np.array(values[3:])
@@ -144,12 +148,11 @@ def _orientation(values: tuple[float, ...] | None) -> np.ndarray | None:
     return np.array(values)
 
 
-def _spacing(groups: list[Any], ds: Any) -> tuple[float, float] | None:
+def _spacing(groups: list[Any], ds: Any, regions: list[Any]) -> tuple[float, float] | None:
     measures = _macro(groups, "PixelMeasuresSequence")
     found = None if measures is None else numbers(measures, "PixelSpacing", 2)
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         found = found or numbers(ds, keyword, 2)
-    regions = items(ds, "SequenceOfUltrasoundRegions")
     if found is None and len(regions) == 1:
         region = regions[0]
         deltas = number(region, "PhysicalDeltaY"), number(region, "PhysicalDeltaX")
@@ -181,13 +184,13 @@ def _seconds(header: Header) -> list[float] | None:
     """When each frame of a cine was taken, from the first; ``None`` where it isn't said."""
     if header.sop_class not in CINE_CLASSES or header.frames < 2:
         return None
-    steps = numbers(header.dataset, "FrameTimeVector", header.frames)
+    steps = numbers(header.values, "FrameTimeVector", header.frames)
     if steps is not None and min(steps[1:]) >= 0:
         return [float(s) / 1000 for s in np.cumsum((0.0, *steps[1:]))]
-    step = number(header.dataset, "FrameTime")
+    step = number(header.values, "FrameTime")
     return [index * step / 1000 for index in range(header.frames)] if step and step > 0 else None
 
 
 def frame_of_reference(header: Header) -> str | None:
     """FrameOfReferenceUID."""
-    return uid_of(header.dataset, "FrameOfReferenceUID")
+    return uid_of(header.values, "FrameOfReferenceUID")

@@ -13,14 +13,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, BinaryIO, Literal
 
 from monai_sa2va.dicom.files import file_label, not_dicom, open_file
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.kinds import not_wanted
 from monai_sa2va.dicom.series import DicomFile
-from monai_sa2va.dicom.values import text, texts, uid_of, whole
+from monai_sa2va.dicom.values import as_texts, text, texts, uid_of, whole
 
 __all__ = [
     "PIXEL_TAGS",
@@ -61,6 +63,7 @@ _TAGS = (
     *VALUE_SEPARATORS,
     *TIME_SEPARATORS,
 )
+_SEQUENCES = ("Sequence", "Regions")
 _UNDEFINED = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
@@ -89,7 +92,8 @@ class Header:
 
     Attributes:
         file: where it is.
-        dataset: pydicom's data set of the attributes that were asked for.
+        values: of the attributes that it has: keyword -> texts. Not pydicom's data set, of which a hundred thousand
+            would fill the memory.
         transfer_syntax: its UID; of a file that doesn't say, the one that it is read by.
         pixel_bytes: length of the pixel data as the file has it; ``None`` where it isn't known from here, as of
             compressed ones; 0 without pixel data.
@@ -97,7 +101,7 @@ class Header:
     """
 
     file: DicomFile
-    dataset: Any
+    values: Mapping[str, tuple[str, ...]]
     transfer_syntax: str
     pixel_bytes: int | None
     cut: bool
@@ -105,31 +109,29 @@ class Header:
     @property
     def sop_class(self) -> str:
         """SOPClassUID, empty where it is missing."""
-        return text(self.dataset, "SOPClassUID")
+        return text(self.values, "SOPClassUID")
 
     @property
     def modality(self) -> str:
         """Modality, ``"OT"`` where it is missing."""
-        return text(self.dataset, "Modality") or "OT"
+        return text(self.values, "Modality") or "OT"
 
     @property
     def image_type(self) -> tuple[str, ...]:
         """ImageType."""
-        return texts(self.dataset, "ImageType")
+        return texts(self.values, "ImageType")
 
     @property
     def frames(self) -> int:
         """NumberOfFrames, 1 where it is missing."""
-        return max(1, whole(self.dataset, "NumberOfFrames") or 1)
-
-    @property
-    def native(self) -> bool:
-        """Whether pixels are stored as they are."""
-        return self.transfer_syntax in _NATIVE
+        return max(1, whole(self.values, "NumberOfFrames") or 1)
 
 
-def read_header(file: DicomFile) -> Header:
+def read_header(file: DicomFile) -> tuple[Header, Any]:
     """Read one file up to its pixels.
+
+    Returns:
+        Its header, and pydicom's data set, for the sequences in it.
 
     Raises:
         DicomError: NOT_DICOM when it is no DICOM file; NOT_AN_IMAGE when it lacks the UIDs that name an instance.
@@ -143,7 +145,32 @@ def read_header(file: DicomFile) -> Header:
         if uid_of(dataset, keyword) is None:
             raise _nameless(file, dataset, keyword)
     cut = element.length is not None and element.left < element.length
-    return Header(file, dataset, syntax, element.length if syntax in _NATIVE or element.length == 0 else None, cut)
+    length = element.length if syntax in _NATIVE or element.length == 0 else None
+    keywords = _keywords()
+    values = {keywords[tag]: _same(_texts(dataset, tag)) for tag in dataset.keys() & keywords.keys()}
+    return Header(file, values, syntax, length, cut), dataset
+
+
+def _texts(dataset: Any, tag: int) -> tuple[str, ...]:
+    # converting a garbage value raises whatever its type raises
+    try:
+        return as_texts(dataset[tag].value)
+    except Exception:
+        return ()
+
+
+@lru_cache(maxsize=1)
+def _keywords() -> dict[int, str]:
+    """Attributes that hold values, by tag."""
+    from pydicom.datadict import tag_for_keyword
+
+    return {tag_for_keyword(keyword) or 0: keyword for keyword in _TAGS if not keyword.endswith(_SEQUENCES)}
+
+
+@lru_cache(maxsize=4096)
+def _same(values: tuple[str, ...]) -> tuple[str, ...]:
+    """One object for equal values, as most are the same in all files of a series."""
+    return values
 
 
 def dataset_of(file: DicomFile, stream: BinaryIO, tags: tuple[str, ...] | None, pixels: bool = False) -> Any:

@@ -26,13 +26,13 @@ __all__ = ["channels", "look_findings", "pixel_fault", "raster"]
 
 def channels(header: Header) -> int:
     """1 for grey, 3 for colour."""
-    many = whole(header.dataset, "SamplesPerPixel") or 1
-    return 3 if many > 1 or text(header.dataset, "PhotometricInterpretation") == "PALETTE COLOR" else 1
+    many = whole(header.values, "SamplesPerPixel") or 1
+    return 3 if many > 1 or text(header.values, "PhotometricInterpretation") == "PALETTE COLOR" else 1
 
 
 def raster(header: Header) -> tuple[int, int] | None:
     """Rows and columns, ``None`` where the file doesn't say."""
-    rows, columns = whole(header.dataset, "Rows"), whole(header.dataset, "Columns")
+    rows, columns = whole(header.values, "Rows"), whole(header.values, "Columns")
     return (rows, columns) if rows and columns and rows > 0 and columns > 0 else None
 
 
@@ -41,7 +41,7 @@ def pixel_fault(headers: Sequence[Header]) -> Finding | None:
     empty = sum(header.pixel_bytes == 0 for header in headers)
     if empty:
         return _refused(FindingCode.NO_PIXELS, f"files without pixels: {empty} of {len(headers)}; fetch them again")
-    if any(raster(header) is None or not whole(header.dataset, "BitsAllocated") for header in headers):
+    if any(raster(header) is None or not whole(header.values, "BitsAllocated") for header in headers):
         message = "files don't say how their pixels are stored (Rows, Columns, BitsAllocated); fetch them again"
         return _refused(FindingCode.NO_PIXELS, message)
     cut = sum(
@@ -65,9 +65,9 @@ def look_findings(frames: Sequence[Candidate], layout: Layout) -> list[Finding]:
         found.append(_handled(FindingCode.SINGLE_SLICE, "a single slice"))
     if channels(headers[0]) == 3:
         found.append(_handled(FindingCode.COLOUR, "colours, as 8-bit red, green and blue"))
-    if any(text(header.dataset, "PhotometricInterpretation") == "MONOCHROME1" for header in headers):
+    if any(text(header.values, "PhotometricInterpretation") == "MONOCHROME1" for header in headers):
         found.append(_handled(FindingCode.MONOCHROME1, "darker is more: inverted, as it is shown"))
-    if len({whole(header.dataset, "PixelRepresentation") for header in headers}) > 1:
+    if len({whole(header.values, "PixelRepresentation") for header in headers}) > 1:
         found.append(_handled(FindingCode.SIGNED_UNSIGNED_MIX, "signed and unsigned pixels, each read as it is stored"))
     if len({one.rescale for one in frames}) > 1:
         found.append(_handled(FindingCode.RESCALE_PER_SLICE, "slices have each their own rescale, which is applied"))
@@ -80,7 +80,7 @@ def look_findings(frames: Sequence[Candidate], layout: Layout) -> list[Finding]:
 def _counts_along(headers: Sequence[Header]) -> bool:
     if len({id(header) for header in headers}) < len(headers):
         return True
-    counted = [whole(header.dataset, "InstanceNumber") for header in headers]
+    counted = [whole(header.values, "InstanceNumber") for header in headers]
     numbers = [number for number in counted if number is not None]
     distinct = len(set(numbers)) == len(counted)
     return distinct and sorted(numbers) in (numbers, numbers[::-1])
@@ -89,11 +89,11 @@ def _counts_along(headers: Sequence[Header]) -> bool:
 def _needed(header: Header) -> int:
     """Bytes that the pixels take as they are."""
     rows, columns = raster(header) or (0, 0)
-    samples = whole(header.dataset, "SamplesPerPixel") or 1
+    samples = whole(header.values, "SamplesPerPixel") or 1
     pixels = rows * columns * header.frames
     # two of three colours are there for every second pixel only
-    halved = text(header.dataset, "PhotometricInterpretation") == "YBR_FULL_422" and samples == 3
-    return (pixels * (2 if halved else samples) * (whole(header.dataset, "BitsAllocated") or 0) + 7) // 8
+    halved = text(header.values, "PhotometricInterpretation") == "YBR_FULL_422" and samples == 3
+    return (pixels * (2 if halved else samples) * (whole(header.values, "BitsAllocated") or 0) + 7) // 8
 
 
 def _handled(code: FindingCode, message: str) -> Finding:

@@ -22,7 +22,7 @@ import numpy as np
 from monai_sa2va.dicom.codecs import missing_codec
 from monai_sa2va.dicom.duplicates import Separated, separate
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
-from monai_sa2va.dicom.frames import Candidate, candidates, frame_of_reference
+from monai_sa2va.dicom.frames import Candidate, frame_of_reference
 from monai_sa2va.dicom.geometry import arrange, by_orientation
 from monai_sa2va.dicom.headers import Header
 from monai_sa2va.dicom.instance import InstanceReader
@@ -57,17 +57,16 @@ class LeftOut:
     description: str = ""
 
 
-def parts_of(headers: Sequence[Header]) -> list[DicomSeries | LeftOut]:
-    """What the instances of one series are segmented as, part by part.
+def parts_of(frames: Sequence[Candidate]) -> list[DicomSeries | LeftOut]:
+    """What the frames of one series are segmented as, part by part.
 
     Args:
-        headers: of the instances of one study and series, in any order.
+        frames: of all instances of one study and series, in any order.
 
     Returns:
         Series to segment, and what is left out, numbered from 1 where there are several.
     """
-    ordered = sorted(headers, key=_identity)
-    frames = [one for header in ordered for one in candidates(header)]
+    frames = sorted(frames, key=_identity)
     wanted, notes = _wanted(frames)
     if not wanted:
         return [_left_out(frames, notes[0])]
@@ -83,10 +82,10 @@ def parts_of(headers: Sequence[Header]) -> list[DicomSeries | LeftOut]:
     return made
 
 
-def _identity(header: Header) -> tuple[int, str, str]:
+def _identity(one: Candidate) -> tuple[int, str, str, int]:
     """InstanceNumber gives single pictures their order, and decides nothing else; UIDs settle what it doesn't."""
-    number = whole(header.dataset, "InstanceNumber")
-    return 0 if number is None else number, text(header.dataset, "SOPInstanceUID"), str(header.file)
+    number = whole(one.header.values, "InstanceNumber")
+    return 0 if number is None else number, one.frame.sop_instance_uid, str(one.frame.file), one.frame.number
 
 
 def _wanted(frames: list[Candidate]) -> tuple[list[Candidate], list[Finding]]:
@@ -127,7 +126,7 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
     fault = pixel_fault([*{id(one.header): one.header for one in frames}.values()])
     if fault is not None:
         return [_left_out(frames, fault)]
-    kinds = {(one.header.transfer_syntax, whole(one.header.dataset, "BitsStored") or 8) for one in frames}
+    kinds = {(one.header.transfer_syntax, whole(one.header.values, "BitsStored") or 8) for one in frames}
     missing = next((found for kind in sorted(kinds) if (found := missing_codec(*kind)) is not None), None)
     if missing is not None:
         return [_left_out(frames, missing)]
@@ -160,7 +159,7 @@ def _without_copies(frames: list[Candidate], findings: list[Finding]) -> tuple[l
     kept: dict[str, list[Header]] = defaultdict(list)
     copies: set[int] = set()
     for header in {id(one.header): one.header for one in frames}.values():
-        same = kept[text(header.dataset, "SOPInstanceUID")]
+        same = kept[text(header.values, "SOPInstanceUID")]
         if any(_same_frames(other, header) for other in same):
             copies.add(id(header))
         else:
@@ -268,11 +267,11 @@ def _series(
     header = frames[0].header
     rows, columns = raster(header) or (0, 0)
     return DicomSeries(
-        study_uid=text(header.dataset, "StudyInstanceUID"),
-        series_uid=text(header.dataset, "SeriesInstanceUID"),
+        study_uid=text(header.values, "StudyInstanceUID"),
+        series_uid=text(header.values, "SeriesInstanceUID"),
         part=0,
         modality=header.modality,
-        description=text(header.dataset, "SeriesDescription"),
+        description=text(header.values, "SeriesDescription"),
         frame_of_reference_uid=frame_of_reference(header),
         layout=layout,
         frames=tuple(one.frame for one in frames),
@@ -288,9 +287,9 @@ def _left_out(frames: Sequence[Candidate], finding: Finding) -> LeftOut:
     return LeftOut(
         finding,
         tuple(dict.fromkeys(one.frame.file for one in frames)),
-        uid_of(header.dataset, "StudyInstanceUID"),
-        uid_of(header.dataset, "SeriesInstanceUID"),
+        uid_of(header.values, "StudyInstanceUID"),
+        uid_of(header.values, "SeriesInstanceUID"),
         0,
         header.modality,
-        text(header.dataset, "SeriesDescription"),
+        text(header.values, "SeriesDescription"),
     )

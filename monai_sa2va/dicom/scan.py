@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from monai_sa2va.dicom.files import list_files
 from monai_sa2va.dicom.findings import DicomError
-from monai_sa2va.dicom.headers import Header, read_header
+from monai_sa2va.dicom.frames import Candidate, candidates
+from monai_sa2va.dicom.headers import read_header
 from monai_sa2va.dicom.parts import LeftOut, parts_of
 from monai_sa2va.dicom.series import DicomFile, DicomSeries
 from monai_sa2va.dicom.values import quiet_pydicom, text
@@ -58,7 +59,7 @@ def scan(
         DataError: when a path is missing.
     """
     require_pydicom()
-    grouped: dict[tuple[str, str], list[Header]] = defaultdict(list)
+    grouped: dict[tuple[str, str], list[Candidate]] = defaultdict(list)
     strays: list[LeftOut] = []
     many = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     with quiet_pydicom():
@@ -66,9 +67,9 @@ def scan(
             try:
                 if isinstance(found, DicomError):
                     raise found
-                header = read_header(found)
-                names = (text(header.dataset, "StudyInstanceUID"), text(header.dataset, "SeriesInstanceUID"))
-                grouped[names].append(header)
+                header, dataset = read_header(found)
+                names = (text(header.values, "StudyInstanceUID"), text(header.values, "SeriesInstanceUID"))
+                grouped[names] += candidates(header, dataset)
             except DicomError as error:
                 strays.append(LeftOut(error.finding, (found,) if isinstance(found, DicomFile) else ()))
             if progress is not None:

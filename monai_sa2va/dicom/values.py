@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["first_item", "items", "number", "numbers", "quiet_pydicom", "text", "texts", "uid_of", "whole"]
+__all__ = ["as_texts", "first_item", "items", "number", "numbers", "quiet_pydicom", "text", "texts", "uid_of", "whole"]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -57,7 +57,13 @@ def text(ds: Any, keyword: str) -> str:
 
 def texts(ds: Any, keyword: str) -> tuple[str, ...]:
     """All texts, stripped."""
-    value = _value(ds, keyword)
+    return as_texts(_value(ds, keyword))
+
+
+def as_texts(value: Any) -> tuple[str, ...]:
+    """A value of any type as texts, stripped; none of bytes."""
+    if type(value) is tuple:
+        return value
     if value is None or isinstance(value, bytes):
         return ()
     many = value if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]

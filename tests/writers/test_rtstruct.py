@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ pytest.importorskip("pydicom", reason="pydicom is not installed")
 pytest.importorskip("contourpy", reason="contourpy is not installed")
 
 import made
+import nrrd
 import pydicom
 from segmented import find, segmentation, some_masks
 
@@ -90,3 +93,25 @@ def test_what_has_no_place_can_not_be_held(tmp_path: Path) -> None:
     assert not can_hold(picture)
     with pytest.raises(ValueError, match="without a place"):
         make_rtstruct(segmentation(picture, some_masks(picture), ["a", "b"]))
+
+
+@pytest.mark.parametrize("orientation", [made.AXIAL, made.oblique(10, 20, 30)])
+def test_plastimatch_finds_the_very_mask(tmp_path: Path, orientation: tuple[float, ...]) -> None:
+    program = shutil.which("plastimatch")
+    if program is None:
+        pytest.skip("plastimatch is not installed")
+    places = made.positions(6, orientation)
+    pixels = made.voxels(6, 24, 20)
+    series = find(
+        tmp_path / "in", made.series(6, rows=24, columns=20, orientation=orientation, places=places, pixels=pixels)
+    )
+    x, y, z = np.indices(series.shape)
+    distance = np.hypot(x - 9.3, y - 11.8)
+    # a ring, so that there is a hole, and a second piece
+    mask = (distance > 3.1) & (distance < 7.4) & (z > 0) | ((x > 17) & (y < 2) & (z > 3))
+    write_rtstruct(segmentation(series, mask[None], ["liver"]), tmp_path / "rt.dcm")
+    command = [program, "convert", "--input", tmp_path / "rt.dcm", "--referenced-ct", tmp_path / "in"]
+    command += ["--output-prefix", tmp_path / "out", "--prefix-format", "nrrd"]
+    subprocess.run(command, capture_output=True, check=True)
+    values, _ = nrrd.read(str(tmp_path / "out" / "liver.nrrd"))
+    assert ((values > 0) == mask).all()
