@@ -57,6 +57,8 @@ def separate(frames: Sequence[Candidate], same_pixels: Callable[[Candidate, Cand
         DicomError: DUPLICATE_POSITION when frames with different pixels can't be told apart.
     """
     _check_instances(frames)
+    if _most(frames) == 1:
+        return [Separated(list(frames))]
     groups, used = _by_values(list(frames))
     done: list[Separated] = []
     copies = 0

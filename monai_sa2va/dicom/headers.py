@@ -66,6 +66,8 @@ _TAGS = (
 _SEQUENCES = ("Sequence", "Regions")
 _UNDEFINED = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_DEFLATED_RATIO = 1032
+"""What a deflated byte can unfold to at most."""
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 
 
@@ -123,8 +125,8 @@ class Header:
 
     @property
     def frames(self) -> int:
-        """NumberOfFrames, 1 where it is missing."""
-        return max(1, whole(self.values, "NumberOfFrames") or 1)
+        """NumberOfFrames, 1 where it is missing, and where the file is too short for what it says."""
+        return 1 if self.cut else max(1, whole(self.values, "NumberOfFrames") or 1)
 
 
 def read_header(file: DicomFile) -> tuple[Header, Any]:
@@ -140,15 +142,25 @@ def read_header(file: DicomFile) -> tuple[Header, Any]:
         dataset = dataset_of(file, stream, _TAGS)
         syntax = str(dataset.file_meta.TransferSyntaxUID)
         # of deflated bytes nothing is told before all of them are unpacked
-        element = PixelElement("PixelData", "OW", None, 0) if syntax == _DEFLATED else pixel_element(stream, dataset)
+        deflated = syntax == _DEFLATED
+        element = PixelElement("PixelData", "OW", None, 0) if deflated else pixel_element(stream, dataset)
+        room = _DEFLATED_RATIO * stream.seek(0, os.SEEK_END) if deflated else element.left
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         if uid_of(dataset, keyword) is None:
             raise _nameless(file, dataset, keyword)
-    cut = element.length is not None and element.left < element.length
     length = element.length if syntax in _NATIVE or element.length == 0 else None
     keywords = _keywords()
     values = {keywords[tag]: _same(_texts(dataset, tag)) for tag in dataset.keys() & keywords.keys()}
+    short = element.length is not None and element.left < element.length
+    # a number of frames that is garbage would be counted for hours
+    cut = short or (element.length != 0 and _least_bytes(values, syntax in _NATIVE) > room)
     return Header(file, values, syntax, length, cut), dataset
+
+
+def _least_bytes(values: Mapping[str, tuple[str, ...]], native: bool) -> int:
+    """Bytes that the frames take at least; of a compressed one the 8 that begin it."""
+    rows, columns, bits = (whole(values, keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
+    return (whole(values, "NumberOfFrames") or 1) * (rows * columns * bits // 8 if native else 8)
 
 
 def _texts(dataset: Any, tag: int) -> tuple[str, ...]:

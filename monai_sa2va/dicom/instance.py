@@ -41,6 +41,7 @@ _TAGS = (
     ),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
 )
+_NOT_OURS = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError)
 
 
 class InstanceReader:
@@ -85,8 +86,10 @@ class InstanceReader:
         with quiet_pydicom():
             try:
                 stored = self._decoder.as_array(self._at_pixels(), index=number - 1, **self._options)[0]
-            # each decoder has its own errors for damaged bytes
-            except Exception as error:
+            except _NOT_OURS:
+                raise
+            # each decoder has its own errors for damaged bytes, and a panic of Rust's is no Exception
+            except BaseException as error:
                 raise self._damaged(number, error) from None
             return self._finish(stored, number)
 
@@ -105,7 +108,9 @@ class InstanceReader:
                     stored = next(decoded)[0]
                 except StopIteration:
                     raise self._damaged(number + 1, None) from None
-                except Exception as error:
+                except _NOT_OURS:
+                    raise
+                except BaseException as error:
                     raise self._damaged(number + 1, error) from None
                 number += 1
                 values = self._finish(stored, number)
@@ -190,7 +195,7 @@ class InstanceReader:
             raise self._damaged(1, error, "its palette") from None
         return _eight_bits(coloured, 16 if coloured.max(initial=0) > 255 else 8)
 
-    def _damaged(self, number: int, error: Exception | None, what: str = "") -> DicomError:
+    def _damaged(self, number: int, error: BaseException | None, what: str = "") -> DicomError:
         where = what or (f"frame {number}" if self._count > 1 else "its pixels")
         kind = "" if error is None else f" ({type(error).__name__})"
         message = f"{file_label(self.file)}: {where} can't be decoded{kind}; the file is cut or damaged, fetch it again"

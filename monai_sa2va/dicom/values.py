@@ -12,10 +12,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
+import threading
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 __all__ = ["as_texts", "first_item", "items", "number", "numbers", "quiet_pydicom", "text", "texts", "uid_of", "whole"]
@@ -23,23 +26,42 @@ __all__ = ["as_texts", "first_item", "items", "number", "numbers", "quiet_pydico
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
+class _Quiet:
+    """How many read with pydicom at this time, in any thread, and what brings its warnings back after the last."""
+
+    lock = threading.Lock()
+    readers = 0
+    undo = ExitStack()
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Without pydicom's warnings and log lines, which quote values, and a value may name a patient."""
-    import logging
-    import warnings
+    """Without pydicom's warnings and log lines, which quote values, and a value may name a patient.
 
+    Threads may be in it at the same time: the first to come silences, the last to go restores.
+    """
+    with _Quiet.lock:
+        if _Quiet.readers == 0:
+            _silence(_Quiet.undo)
+        _Quiet.readers += 1
+    try:
+        yield
+    finally:
+        with _Quiet.lock:
+            _Quiet.readers -= 1
+            if _Quiet.readers == 0:
+                _Quiet.undo.close()
+
+
+def _silence(undo: ExitStack) -> None:
     from pydicom import config
 
     logger = logging.getLogger("pydicom")
-    level = logger.level
+    undo.callback(logger.setLevel, logger.level)
     logger.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(), config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    undo.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")
+    undo.enter_context(config.disable_value_validation())
 
 
 def _value(ds: Any, keyword: str) -> Any:

@@ -133,6 +133,16 @@ def test_any_damage_to_the_bytes(kind: str, data: Any) -> None:
         outcome(Path(folder))
 
 
+@pytest.mark.parametrize("syntax", [None, made.RLE])
+def test_frames_that_can_not_be_there_are_not_counted(tmp_path: Path, syntax: str | None) -> None:
+    film = made.cine(rows=16, columns=16)
+    if syntax is not None:
+        film.compress(syntax, generate_instance_uid=False)
+    film.NumberOfFrames = 99999999
+    assert outcome(made.write(tmp_path, [film])) == []
+    assert scan(tmp_path).left_out[0].finding.code is FindingCode.TRUNCATED
+
+
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [
