@@ -209,13 +209,15 @@ class Worker:
             OSError: when its file can't be read.
         """
         own, options = self.segmenter, self.options
+        # "stored" is the same as the value that is stored
+        threshold = own.inferer.presence.threshold_of(own.network)
         return fingerprint_of(
             weights=self.weights,
             source=source_hash(job.source) if job.source is not None else None,
             prompts=job.prompts,
             window=own.window if job.window is None else as_window(job.window),
             axis=own.stack.axis if job.axis is None else job.axis,
-            inferer=own.inferer,
+            inferer=(type(own.inferer).__name__, {**vars(own.inferer), "presence": threshold}),
             volume_inferer=own.volume_inferer,
             planes=own.planes,
             patient=job.patient if options.include_patient else None,
