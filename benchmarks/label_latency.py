@@ -36,7 +36,6 @@ from monai_sa2va import Sa2VA, Segmenter
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.label.cache import FeatureCache
 from monai_sa2va.label.one_slice import show_slice
-from monai_sa2va.pictures import as_colour
 
 
 def make_volume(seed: int, size: int, slices: int) -> MetaTensor:
@@ -84,7 +83,7 @@ def measure(segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, r
             timed("volume: same sentence", lambda: segmenter.segment(volume, text))  # noqa: B023
             timed("volume: click in a slice", lambda: show_slice(segmenter, source, text, points=click))  # noqa: B023
             timed("volume: click carried", lambda: segmenter.segment(volume, text, points=click))  # noqa: B023
-            picture = as_colour(segmenter.reader.planes(read_image(make_volume(-seed - 1 + 10**5, size, 1)))[0])
+            picture = segmenter.reader.slices(read_image(make_volume(-seed - 1 + 10**5, size, 1)))[0]
             pixels = picture.round().to(torch.uint8).permute(1, 2, 0).numpy()
             timed("picture: first sentence", lambda: segmenter.segment(pixels, text))  # noqa: B023
             timed("picture: click", lambda: segmenter.segment(pixels, text, points=[[middle, middle, 1]]))  # noqa: B023

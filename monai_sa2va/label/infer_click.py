@@ -59,7 +59,7 @@ class ClickTask(Sa2VAInferTask):
         text = sentence(request, needed=False)
         alone = choice(request, "mode", self.options) == "slice"
         volume = source.pixels.ndim == 4
-        geometry = segmenter.stack.geometry(source.pixels)
+        geometry = segmenter.reader.geometry(source)
         shown: dict[str, Any] = {
             "points": points_of(request, geometry, volume),
             "boxes": box_of(request, geometry, volume),
@@ -70,7 +70,7 @@ class ClickTask(Sa2VAInferTask):
         if alone and volume and given:
             found = show_slice(segmenter, source, text, **shown)
         else:
-            found = segmenter.segment(source.pixels, text, **shown)
+            found = segmenter.segment(source, text, **shown)
         name = request.get("label")
         if not LABEL_UPLOADED.get() and isinstance(name, str) and name.strip() and found.labels == [OBJECT_NAME]:
             found.labels[:] = [name.strip()[:200]]

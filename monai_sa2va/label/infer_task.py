@@ -17,8 +17,6 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -78,8 +76,6 @@ class Sa2VAInferTask(InferTask):
             source = _read(request.get("image"))
             read = time.perf_counter()
             found = self.segment(segmenter, source, asked)
-            # in memory it had neither
-            found = replace(found, source_name=source.name, source_header=source.header)
             about = self.model.about()
         inferred = time.perf_counter()
         drawn = label_map(found, self.labels_for(found, asked))
@@ -103,6 +99,4 @@ class Sa2VAInferTask(InferTask):
 def _read(image: Any) -> SourceImage:
     if not isinstance(image, str) or not image:
         raise RequestError("the request names no image; give the id of one of the studies, or send a file")
-    if Path(image).is_dir():
-        raise RequestError("the image is a folder; a DICOM series is served from a DICOMweb server")
     return read_image(image)

@@ -48,4 +48,4 @@ class TextTask(Sa2VAInferTask):
         number = whole_number(request, "slice")
         if choice(request, "mode", self.options) == "slice" and source.pixels.ndim == 4:
             return ask_slice(segmenter, source, str(text), number, mode)
-        return segmenter.segment(source.pixels, text, mode=mode)
+        return segmenter.segment(source, text, mode=mode)

@@ -14,17 +14,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
-
-import torch
 
 from monai_sa2va.data.read_image import SourceImage
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageResult
+from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.visual_prompts import sort_by_slice
 from monai_sa2va.label.options import RequestError
-from monai_sa2va.pictures import Pictures, as_colour
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.segmentation import Segmentation, join_results
 
@@ -64,9 +61,8 @@ def show_slice(segmenter: Segmenter, source: SourceImage, text: str | None, **sh
     Raises:
         PromptError: when it is shown in no slice, in several, or as it can't be drawn.
     """
-    height, width = segmenter.stack.geometry(source.pixels).plane_shape
-    depth = segmenter.stack.geometry(source.pixels).depth
-    found = sort_by_slice((depth, height, width), **shown)
+    geometry = segmenter.reader.geometry(source)
+    found = sort_by_slice((geometry.depth, *geometry.plane_shape), **shown)
     if len(found) != 1:
         raise PromptError(f"mode is slice, and the object is shown in {len(found)} slices; show it in one")
     ((number, visual),) = found.items()
@@ -84,15 +80,11 @@ def _alone(
     draw: Callable[[Sequence[Any], int], ImageResult],
     text: str,
 ) -> Segmentation:
-    planes = segmenter.reader.planes(source)
-    depth = len(planes)
+    pictures = segmenter.reader.slices(source)
+    depth = len(pictures)
     where = depth // 2 if number == -1 else number
     if not 0 <= where < depth:
         raise RequestError(f"slice is {number}; give 0 to {depth - 1}, or -1 for the middle one")
-    pictures = Pictures(planes, as_colour)
-    result = draw(pictures, where)
-    nothing = replace(
-        result, masks=torch.zeros_like(result.masks), presence=torch.zeros_like(result.presence), replies=[]
-    )
-    results = [result if index == where else nothing for index in range(depth)]
-    return join_results(source, pictures, segmenter.stack.geometry(source.pixels), results, [text])
+    results = SliceResults(depth)
+    results.keep(where, draw(pictures, where))
+    return join_results(source, pictures, pictures.geometry, results, [text])

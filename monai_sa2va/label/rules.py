@@ -132,7 +132,10 @@ def _datastore(request: Incoming, app: Any) -> None:
             _one_image(request, "file")
         elif place == "label":
             _image(request.query.get("image", ""), app)
-            _one_image(request, "label")
+            # OHIF sends bare values, which the stock code reads by the series
+            raw = [name.endswith(".bin") for name in request.files.get("label", [])] == [True]
+            if not (raw and "://" in app.studies):
+                _one_image(request, "label")
         elif "image" in request.query:
             _image(request.query["image"], app)
 

@@ -79,11 +79,16 @@ def make_server(settings: ServerSettings) -> Any:
     logging.getLogger("monailabel").setLevel(logging.ERROR)
 
     from monailabel.app import app as stock
+    from monailabel.datastore import dicom as stock_store
+    from monailabel.endpoints import infer as stock_infer
     from monailabel.interfaces.utils.app import app_instance
 
+    from monai_sa2va.label.dicom_seg import label_to_dicom_seg
     from monai_sa2va.label.endpoints import make_router
     from monai_sa2va.label.middleware import Guard
 
+    # where the stock conversion would call a tool of its own
+    stock_store.nifti_to_dicom_seg = stock_infer.nifti_to_dicom_seg = label_to_dicom_seg
     # loaded before the first request, so that bad weights stop the start
     app_instance().model.about()
     if not getattr(stock.state, "has_sa2va", False):
