@@ -116,7 +116,9 @@ def _language(network: Sa2VA, case: Case) -> Tensor:
     tokens: Any = network.mllm.encode_image(pixels, *([] if grid is None else [grid]))
     if isinstance(tokens, Tensor):
         _assert_close(tokens, case, "vit_embeds")
-    regions = case.input("prompt_masks")
+    regions, raw = case.input("prompt_masks"), case.input("mask_prompts")
+    if regions is None and raw is not None:
+        regions = network.processor.regions(raw.numpy(), case.pictures()[0].shape[:2])
     if regions is not None:
         # features of the last tile, once more for each region
         last = tokens[-network.config.tokens_per_tile :]
