@@ -96,6 +96,13 @@ class _Pickle:
         if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise CheckpointError(f"{path.name} holds no state dictionary, and none under 'model'; save one there")
         self._content = {str(key): value for key, value in content.items()}
+        for key, value in self._content.items():
+            if value.dtype not in _DTYPES.values() or value.layout is not torch.strided or value.is_meta:
+                kind = str(value.dtype).removeprefix("torch.")
+                raise CheckpointError(
+                    f"{path.name} holds {key} as {kind} that is quantized, sparse or empty; "
+                    f"give plain weights of a type among {', '.join(_DTYPES)}"
+                )
         self.shapes = {key: tuple(value.shape) for key, value in self._content.items()}
         self.dtypes = {key: value.dtype for key, value in self._content.items()}
 
@@ -205,7 +212,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no {path.name} in {path.parent.name!r}; give the whole checkpoint") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} can't be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}; an object is expected")
