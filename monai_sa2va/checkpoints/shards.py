@@ -88,8 +88,8 @@ class _Pickle:
         # torch has no error class of its own for damaged files
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{path.name} is damaged, or holds more than tensors, and code in it is never run; "
-                "give a .safetensors file"
+                f"{path.name} is damaged, holds more than tensors, of which no code is ever run, or was written by a "
+                "torch before 1.6; give a .safetensors file"
             ) from error
         if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
             content = content["model"]

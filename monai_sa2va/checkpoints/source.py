@@ -82,7 +82,9 @@ class CheckpointSource:
         advice = "Give the whole checkpoint"
         odd = [key for key in needed.keys() | found.keys() if needed.get(key) != found.get(key)]
         # the projector ends in SAM2's width
-        if odd and all(key.startswith((_SAM2, "text_hidden_fcs.")) for key in odd):
+        if any(key.startswith(_SAM2) for key in odd) and all(
+            key.startswith((_SAM2, "text_hidden_fcs.")) for key in odd
+        ):
             advice = "Say SAM2's geometry with sam2_config (--sam2-config), or give the whole checkpoint"
         check_fit(needed, found, self.name, advice)
         kinds = self.weights.dtypes
@@ -137,7 +139,10 @@ def open_checkpoint(
     if not own or (place / "config.json").exists():
         return _open_official(place, sam2_config, allow_pickle)
     if sam2_config is not None:
-        raise CheckpointError(f"{place.name} says SAM2's geometry itself; leave out sam2_config")
+        raise CheckpointError(
+            f"{place.name} is read as weights of this package, as there is no config.json, and says SAM2's geometry "
+            "itself; leave out sam2_config, or put the official checkpoint's config.json there"
+        )
     return _open_own(checkpoint_file(place))
 
 

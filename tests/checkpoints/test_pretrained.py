@@ -218,7 +218,7 @@ def test_a_pickle_with_the_flag(official: Path, micro_weights: dict[str, torch.T
         with pytest.raises(CheckpointError, match=f"holds {key} as .*; give plain weights of a type among"):
             Sa2VA.from_pretrained(official, allow_pickle=True)
     torch.save({"model": torch.nn.Linear(1, 1)}, official / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="code in it is never run"):
+    with pytest.raises(CheckpointError, match="holds more than tensors, of which no code is ever run"):
         Sa2VA.from_pretrained(official, allow_pickle=True)
 
 
@@ -232,6 +232,10 @@ def test_another_sam2(official: Path) -> None:
 def test_what_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nothing'; give a folder"):
         Sa2VA.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="the checkpoint's path is empty; give a folder"):
+        Sa2VA.from_pretrained("")
+    with pytest.raises(CheckpointError, match=r"'a{40}'\.\.\. can't be looked for: "):
+        Sa2VA.from_pretrained("a" * 5000)
     monkeypatch.chdir(tmp_path)
 
     def unreachable(*args: Any, **kwargs: Any) -> str:
