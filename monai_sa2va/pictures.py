@@ -58,13 +58,17 @@ class PictureReader:
     def __init__(self, window: Window, stack: StackPlanes) -> None:
         self.window, self.stack = window, stack
 
+    def window_of(self, source: SourceImage) -> Window:
+        """How the grey values of a source are shown: where this one is ``"auto"``, as the source's own files ask."""
+        return source.window if self.window.kind == "auto" and source.window is not None else self.window
+
     def planes(self, source: SourceImage) -> MetaTensor:
         """All slices of a source, or the one of a picture: (D, C, H, W) float32, 0 to 255, C 1 or 3.
 
         Raises:
             DataError: when shape, orientation or values can't be used.
         """
-        windowed = self.window(source.pixels)
+        windowed = self.window_of(source)(source.pixels)
         # alpha is dropped; grey gets its three channels slice by slice
         planes: MetaTensor = self.stack(ToRGB()(windowed) if len(windowed) > 1 else windowed)
         return planes

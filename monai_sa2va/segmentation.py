@@ -22,6 +22,7 @@ import torch
 
 from monai_sa2va.data.headers import Grid
 from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.transforms.geometry import PlaneGeometry
 
@@ -54,6 +55,7 @@ class Segmentation:
         slice_index: of that slice, counted as in ``masks``; ``None`` for a picture.
         presence_threshold: presence below which a mask was emptied, of a volume slice by slice; ``None`` for never.
         geometry: how the masks' slices, rows and columns lie in the source's axes.
+        series: the DICOM series that was segmented; ``None`` for any other source.
     """
 
     masks: np.ndarray
@@ -70,6 +72,7 @@ class Segmentation:
     slice_index: int | None
     presence_threshold: float | None
     geometry: PlaneGeometry
+    series: DicomSeries | None = None
 
     def on_source_grid(self) -> np.ndarray:
         """Masks on the source's own grid: bool, (objects, X, Y) or (objects, X, Y, Z), x first, as MONAI loads it."""
@@ -114,6 +117,7 @@ def join_results(
         slice_index=shown if volume else None,
         presence_threshold=first.presence_threshold,
         geometry=geometry,
+        series=source.series,
     )
 
 

@@ -37,6 +37,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "liver": (30.0, 150.0),
     "lung": (-600.0, 1500.0),
     "mediastinum": (50.0, 350.0),
+    "pulmonary_embolism": (100.0, 700.0),
     "soft_tissue": (50.0, 400.0),
     "spine": (50.0, 250.0),
     "stroke": (40.0, 40.0),
@@ -194,8 +195,9 @@ def as_window(window: str | Mapping[str, Any] | Window) -> Window:
             return Window(**window)
         except TypeError as error:
             raise ConfigError(f"window has arguments that Window doesn't take: {error}") from error
-    if window in WINDOWS:
-        return Window("hu", preset=window)
+    preset = str(window).strip().lower().replace(" ", "_").replace("-", "_")
+    if preset in WINDOWS:
+        return Window("hu", preset=preset)
     if window in ("auto", "dtype", "percentile"):
         return Window(window)
     raise ConfigError(

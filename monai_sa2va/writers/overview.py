@@ -21,24 +21,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
+from monai_sa2va.writers.colours import PALETTE
 from monai_sa2va.writers.files import atomic_path
 
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation
 
 __all__ = ["PALETTE", "draw_overview", "enlarge", "paint", "write_overview"]
-
-PALETTE = (
-    (255, 99, 71),
-    (64, 196, 255),
-    (118, 230, 90),
-    (255, 214, 64),
-    (216, 120, 255),
-    (255, 150, 200),
-    (0, 210, 170),
-    (255, 160, 60),
-)
-"""Colours of the objects, in turns."""
 
 _FILL = 0.35
 _SHORT_SIDE, _LONG_SIDE = 320, 1600
@@ -59,7 +48,7 @@ def paint(picture: Image.Image, masks: np.ndarray) -> Image.Image:
 
     Args:
         picture: RGB, of any size.
-        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of :data:`PALETTE`.
+        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of `PALETTE`.
     """
     canvas = np.asarray(picture).astype(np.float32)
     for number, mask in enumerate(masks):

@@ -204,7 +204,10 @@ def test_an_interrupted_run_leaves_its_tables(
     [
         (["-p", " "], "[PROMPT] the prompt is empty"),
         (["-p", "x" * 10_000], "[PROMPT] the prompt has 10000 characters"),
-        (["-p", "vessels", "--format", "dicom-seg"], "[CONFIG] format has 'dicom-seg'; allowed: nifti, png"),
+        (
+            ["-p", "vessels", "--format", "dicom"],
+            "[CONFIG] format has 'dicom'; allowed: nifti, png, nrrd, dicom-seg, rtstruct",
+        ),
         (["-p", "vessels", "--window", "lungs"], "[CONFIG] window is 'lungs'; allowed: auto"),
         (["-p", "vessels", "--window", "{'a'"], "[CONFIG] window is \"{'a'\", which is no JSON"),
         (["-p", "vessels", "--axis", "oblique"], "Invalid value for '--axis'"),

@@ -29,7 +29,7 @@ def load(repository: Path, name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["generate_cli", "generate_python"])
+@pytest.mark.parametrize("name", ["generate_cli", "generate_conformance", "generate_python"])
 def test_page_is_what_the_code_says(repository, name):
     module = load(repository, name)
     assert module.PAGE.read_text(encoding="utf-8") == module.render(), f"run: python docs/{name}.py"

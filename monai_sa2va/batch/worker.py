@@ -1,0 +1,256 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One job of a batch: looked at, read, segmented and written; whatever goes wrong becomes its outcome."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_sa2va.batch.fingerprint import fingerprint_of, source_hash
+from monai_sa2va.batch.job import Job, Outcome, Status, failure
+from monai_sa2va.checkpoints.fingerprint import fingerprint
+from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.dicom.findings import DicomError, Severity
+from monai_sa2va.errors import Sa2VAError
+from monai_sa2va.predictor import Segmentation, Segmenter
+from monai_sa2va.transforms.intensity import as_window
+from monai_sa2va.writers.results import explain_failure, write_results
+from monai_sa2va.writers.whole_folder import earlier_report, mend_folder, remove_results
+
+__all__ = ["Opened", "Options", "Worker"]
+
+_log = logging.getLogger(__name__)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How all images of a batch are segmented and written.
+
+    Attributes:
+        output_dir: where results go.
+        formats: of the masks; ``None``: what suits each source.
+        mode: ``"segment"`` or ``"chat"``, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+        context: what the language model sees of a cine, likewise.
+        amp: autocast to bfloat16 around the segmenter's own choice.
+        overwrite: whether what is done already is done again.
+        include_patient: as for :func:`~monai_sa2va.writers.results.write_results`.
+    """
+
+    output_dir: Path
+    formats: tuple[str, ...] | None = None
+    mode: str = "segment"
+    context: str | None = None
+    amp: bool = False
+    overwrite: bool = False
+    include_patient: bool = False
+
+
+@dataclass(eq=False)
+class Opened:
+    """A job that was looked at.
+
+    Attributes:
+        job: what is to be done.
+        outcome: where it ended already: not to be segmented, done by an earlier run, or can't be read.
+        source: else the image, until it is finished: whoever holds on to this must not hold on to the image.
+        fingerprint: of what is asked of it.
+        seconds: that reading took.
+    """
+
+    job: Job
+    outcome: Outcome | None = None
+    source: SourceImage | None = None
+    fingerprint: str = ""
+    seconds: float = 0.0
+
+
+class Worker:
+    """Does jobs, each in two steps, so that one can be read while another is computed.
+
+    Args:
+        segmenter: with its weights.
+        options: of the batch.
+    """
+
+    def __init__(self, segmenter: Segmenter, options: Options) -> None:
+        self.segmenter, self.options = segmenter, options
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 over the values of the network's weights."""
+        return fingerprint(self.segmenter.network.state_dict())["float32"]
+
+    def open(self, job: Job) -> Opened:
+        """Look whether a job is to be done at all, and read its image.
+
+        What a killed run left in the place of its results is removed.
+        """
+        if job.verdict is not None or job.source is None:
+            status, code, reason = job.verdict or (Status.FAILED, "DATA", "there is no image")
+            told = Outcome(job.number, job.name, status, "", job.modality, job.slices, code, reason)
+            return Opened(job, told)
+        try:
+            mend_folder(self.options.output_dir / job.folder)
+            asked = self.fingerprint(job)
+            earlier = self.earlier(job, asked)
+            if earlier is not None:
+                return Opened(job, earlier)
+            begun = time.perf_counter()
+            source = read_image(job.source)
+            return Opened(job, None, source, asked, time.perf_counter() - begun)
+        # whatever a damaged file makes of a reader: it is one series' fault
+        except Exception as error:
+            return Opened(job, self._failed(job, error))
+
+    def finish(self, opened: Opened, progress: Callable[[int, int], None] | None = None) -> Outcome:
+        """Segment what was read and write its results.
+
+        Args:
+            opened: from :meth:`open`.
+            progress: as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
+        """
+        job, source = opened.job, opened.source
+        opened.source = None
+        if opened.outcome is not None or source is None:
+            return opened.outcome or self._failed(job, ValueError("nothing was read"))
+        options, begun = self.options, time.perf_counter()
+        try:
+            found = self.segment(job, source, progress)
+            del source
+            run = {
+                "fingerprint": opened.fingerprint,
+                "weights": self.weights,
+                "seconds": {"read": round(opened.seconds, 3), "segment": round(time.perf_counter() - begun, 3)},
+            }
+            written = write_results(
+                found,
+                options.output_dir / job.folder,
+                options.formats or ("png", "nifti"),
+                options.overwrite,
+                options.include_patient,
+                job.patient,
+                run,
+            )
+            return _done(job, written.files, written.objects, seconds=time.perf_counter() - begun)
+        # as above
+        except Exception as error:
+            return self._failed(job, error)
+
+    def segment(
+        self, job: Job, source: SourceImage, progress: Callable[[int, int], None] | None = None
+    ) -> Segmentation:
+        """Segment an image as a job asks for it, without writing anything."""
+        options, segmenter = self.options, self._segmenter(job)
+        with torch.autocast(segmenter.device.type, dtype=torch.bfloat16, enabled=options.amp):
+            return segmenter.segment(source, job.prompts, progress, mode=options.mode, context=options.context)
+
+    def earlier(self, job: Job, asked: str | None = None) -> Outcome | None:
+        """What an earlier run made of a job, where it asked the same of the same image by the same weights.
+
+        Args:
+            job: as for :meth:`open`.
+            asked: the job's fingerprint, where it is known already.
+
+        Raises:
+            OutputError: when there is something in the place of its results that can't be replaced.
+            OSError: when its file can't be read.
+        """
+        report = earlier_report(self.options.output_dir / job.folder)
+        if report is None or self.options.overwrite:
+            return None
+        if report["run"].get("fingerprint") != (self.fingerprint(job) if asked is None else asked):
+            return None
+        return _done(job, report["run"]["files"], report["objects"], earlier=True)
+
+    def _segmenter(self, job: Job) -> Segmenter:
+        """The segmenter with the job's own window and axis: the same network and inferers."""
+        own = self.segmenter
+        if job.window is None and job.axis is None:
+            return own
+        return Segmenter(
+            own.network,
+            own.device,
+            window=own.window if job.window is None else job.window,
+            inferer=own.inferer,
+            axis=own.stack.axis if job.axis is None else job.axis,
+            stack_inferer=own.stack_inferer,
+            first_frames_inferer=own.first_frames_inferer,
+        )
+
+    def fingerprint(self, job: Job) -> str:
+        """What is asked of which image, and by which weights.
+
+        Raises:
+            OSError: when its file can't be read.
+        """
+        own, options = self.segmenter, self.options
+        return fingerprint_of(
+            weights=self.weights,
+            source=source_hash(job.source) if job.source is not None else None,
+            prompts=job.prompts,
+            window=own.window if job.window is None else as_window(job.window),
+            axis=own.stack.axis if job.axis is None else job.axis,
+            inferer=own.inferer,
+            patient=job.patient if options.include_patient else None,
+            **{name: getattr(options, name) for name in ("formats", "mode", "context", "amp", "include_patient")},
+        )
+
+    def _failed(self, job: Job, error: Exception) -> Outcome:
+        """What a job came to; results that ``overwrite`` gave up must not be taken for its own."""
+        if self.options.overwrite:
+            try:
+                remove_results(self.options.output_dir / job.folder)
+            except Sa2VAError as left:
+                error = left
+        if isinstance(error, DicomError):
+            status = Status.SKIPPED if error.finding.severity is Severity.SKIPPED else Status.REFUSED
+            return failure(job, error, status)
+        known = error if isinstance(error, Sa2VAError) else explain_failure(error, job.name)
+        if known is None:
+            _log.debug("%s", job.name, exc_info=error)
+            # its text may hold anything of the file
+            known = Sa2VAError(f"{job.name} met a fault of the program ({type(error).__name__}); please report it")
+            known.code = "INTERNAL"
+        if any(isinstance(e, OSError) and e.errno in _FULL for e in (error, error.__cause__)):
+            known.code = "DISK_FULL"
+        return failure(job, known)
+
+
+def _done(
+    job: Job, files: Sequence[str], objects: Sequence[Any], earlier: bool = False, seconds: float = 0.0
+) -> Outcome:
+    findings = [] if job.source is None or isinstance(job.source, Path) else job.source.findings
+    warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
+    return Outcome(
+        job.number,
+        job.name,
+        Status.DONE,
+        job.folder,
+        job.modality,
+        job.slices,
+        " ".join(dict.fromkeys(finding.code.value for finding in warnings)),
+        "; ".join(finding.message for finding in warnings),
+        tuple(files),
+        objects,
+        earlier,
+        seconds,
+    )

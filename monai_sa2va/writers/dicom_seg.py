@@ -1,0 +1,244 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+
+"""A DICOM SEG of a series: one binary segment an object, on the source's own frames."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from monai_sa2va import __version__
+from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.writers.coded_terms import code_phrase
+from monai_sa2va.writers.colours import PALETTE
+from monai_sa2va.writers.dicom_object import (
+    DISCLAIMER,
+    TYPE_2,
+    content_time,
+    need_dicom,
+    plain_text,
+    read_header,
+    required_series,
+    stable_uid,
+)
+from monai_sa2va.writers.files import atomic_path
+from monai_sa2va.writers.seg_frames import place_frames
+
+if TYPE_CHECKING:
+    from monai_sa2va.segmentation import Segmentation
+
+__all__ = ["make_dicom_seg", "write_dicom_seg"]
+
+_CT = "1.2.840.10008.5.1.4.1.1.2"
+_NAME = "monai-sa2va"
+_LONG_STRING, _SHORT_TEXT = 64, 1024
+# what a SEG may copy: identification, patient, trial, relationship, study, procedure
+_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040)
+_SERIES_NUMBERS = 1000
+
+
+def write_dicom_seg(
+    segmentation: Segmentation,
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | None = None,
+    created: datetime | None = None,
+    omit_empty_frames: bool = True,
+    overwrite: bool = False,
+) -> Path:
+    """Write :func:`make_dicom_seg` to a file.
+
+    Raises:
+        ConfigError: when the extra ``dicom`` isn't installed.
+        OutputError: when the source is no DICOM series, or the file is there already or can't be written.
+    """
+    seg = make_dicom_seg(segmentation, checkpoint=checkpoint, created=created, omit_empty_frames=omit_empty_frames)
+    target = Path(path)
+    with atomic_path(target, overwrite) as temporary:
+        seg.save_as(temporary, enforce_file_format=True)
+    return target
+
+
+def make_dicom_seg(
+    segmentation: Segmentation,
+    *,
+    checkpoint: str | None = None,
+    created: datetime | None = None,
+    omit_empty_frames: bool = True,
+) -> Any:
+    """A BINARY segmentation by highdicom: position, orientation and spacing of each frame are the source frame's own.
+
+    The same segmentation by the same checkpoint gives the same bytes: UIDs are made from what the object holds, and
+    its dates are the source's unless ``created`` is given.
+
+    Args:
+        segmentation: of a DICOM series.
+        checkpoint: hash of the weights, which is recorded.
+        created: date and time that are recorded.
+        omit_empty_frames: whether frames of a segment without any voxel are left out. Where no object has a voxel, one
+            empty frame each stays, as a SEG needs one.
+
+    Returns:
+        ``highdicom.seg.Segmentation``.
+
+    Raises:
+        ConfigError: when the extra ``dicom`` isn't installed.
+        OutputError: when the source is no DICOM series, or isn't readable any more.
+    """
+    need_dicom()
+    import highdicom
+
+    series = required_series(segmentation, "dicom-seg")
+    masks = segmentation.on_source_grid().reshape(len(segmentation.masks), *series.shape)
+    planes = list(range(series.shape[2]))
+    if omit_empty_frames:
+        planes = np.flatnonzero(masks.any(axis=(0, 1, 2))).tolist() or [0]
+    pixels = np.ascontiguousarray(masks[..., planes].transpose(3, 2, 1, 0)).view(np.uint8)
+    uid = stable_uid("seg", *_identity(segmentation, series, checkpoint, masks))
+
+    header = read_header(series.frames[0].file)
+    date, time = content_time(header, created)
+    seg = highdicom.seg.Segmentation(
+        source_images=_stand_ins(header, series, planes),
+        pixel_array=pixels,
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(segmentation, uid, checkpoint),
+        series_instance_uid=stable_uid(uid, "series"),
+        series_number=_SERIES_NUMBERS + max(0, min(int(header.get("SeriesNumber") or 0), 10**8)),
+        sop_instance_uid=uid,
+        instance_number=1,
+        manufacturer=_NAME,
+        manufacturer_model_name="Sa2VA",
+        software_versions=__version__,
+        device_serial_number=(checkpoint or "unknown")[:_LONG_STRING],
+        content_description=DISCLAIMER,
+        content_label="SEGMENTATION",
+        content_date=date,
+        content_time=time,
+        series_description=f"{_NAME} segmentation",
+        specific_character_set="ISO_IR 192",
+        omit_empty_frames=omit_empty_frames,
+    )
+    place_frames(seg, series, planes, uid)
+    for name in TYPE_2:
+        if name in header:
+            # as the source has it, also where highdicom would refuse it
+            seg[name] = header[name]
+    if series.frames[planes[0]].position is None:
+        seg.PatientOrientation = header.get("PatientOrientation")
+    for name in ("InstanceCreationDate", "InstanceCreationTime"):
+        delattr(seg, name)
+    for equipment in seg.ContributingEquipmentSequence:
+        if "ContributionDateTime" in equipment:
+            equipment["ContributionDateTime"].value = date + time
+    return seg
+
+
+def _identity(
+    segmentation: Segmentation, series: DicomSeries, checkpoint: str | None, masks: np.ndarray
+) -> Sequence[str]:
+    """What makes one SEG another than the next."""
+    digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
+    scores = [f"{float(score):.6g}" for score in segmentation.scores]
+    return (
+        series.series_uid,
+        str(series.part),
+        __version__,
+        checkpoint or "",
+        digest,
+        repr(segmentation.labels),
+        repr(segmentation.prompts),
+        repr(scores),
+    )
+
+
+def _stand_ins(header: Any, series: DicomSeries, planes: Sequence[int]) -> list[Any]:
+    """Sources as highdicom takes them all: single frames of one direction, whose position is their number, negated.
+
+    It would refuse several directions, frames in time, and pictures without a place, and expects attributes that
+    sources may lack. :func:`place_frames` puts the places in.
+    """
+    from pydicom import Dataset
+
+    made: list[Any] = []
+    for z in planes:
+        image = Dataset()
+        if not made:
+            for element in header:
+                if element.tag.group in _GROUPS:
+                    image.add(deepcopy(element))
+        for name in TYPE_2:
+            setattr(image, name, None)
+        image.SOPClassUID, image.SOPInstanceUID = _CT, f"2.25.{z + 1}"
+        image.StudyInstanceUID, image.SeriesInstanceUID = series.study_uid, series.series_uid
+        # highdicom asks for one; that of a source without any is taken out again
+        image.FrameOfReferenceUID = series.frame_of_reference_uid or series.series_uid
+        image.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
+        image.Modality, image.Rows, image.Columns = "CT", series.shape[1], series.shape[0]
+        # highdicom writes frames from the head down
+        image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, -z], [1, 0, 0, 0, 1, 0]
+        image.PixelSpacing, image.SliceThickness = [1, 1], 1
+        for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+            if name in header:
+                image[name] = header[name]
+        made.append(image)
+    return made
+
+
+def _descriptions(segmentation: Segmentation, uid: str, checkpoint: str | None) -> list[Any]:
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    items: list[Any] = []
+    for number, label in enumerate(segmentation.labels, start=1):
+        prompt, presence = segmentation.prompts[number - 1], float(segmentation.scores[number - 1])
+        term = code_phrase(label)
+        parameters = {"prompt": plain_text(prompt, _SHORT_TEXT), "presence": f"{presence:.4f}"}
+        if segmentation.presence_threshold is not None:
+            parameters["presence_threshold"] = f"{segmentation.presence_threshold:.4f}"
+        if checkpoint is not None:
+            parameters["checkpoint"] = checkpoint
+        item = highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=plain_text(label, _LONG_STRING),
+            segmented_property_category=term.category,
+            segmented_property_type=term.type,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+                name=_NAME,
+                family=codes.DCM.ArtificialIntelligence,
+                version=__version__,
+                parameters=parameters,
+            ),
+            tracking_id=plain_text(label, _LONG_STRING),
+            tracking_uid=stable_uid(uid, "segment", str(number)),
+            anatomic_regions=None if term.anatomy is None else [term.anatomy],
+            display_color=highdicom.color.CIELabColor.from_rgb(*PALETTE[(number - 1) % len(PALETTE)]),
+        )
+        told = f"Presence {presence:.4f}. {DISCLAIMER} Prompt: {prompt}"
+        item.SegmentDescription = plain_text(told, _SHORT_TEXT)
+        if term.side is not None:
+            side = [highdicom.sr.CodedConcept(term.side.value, term.side.scheme_designator, term.side.meaning)]
+            if term.anatomy is None:
+                item.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = side
+            else:
+                item.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = side
+        items.append(item)
+    return items
