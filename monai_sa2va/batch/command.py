@@ -22,12 +22,12 @@ from monai_sa2va.batch.estimate import Estimate, estimate
 from monai_sa2va.batch.job import Job, Outcome
 from monai_sa2va.batch.plan import plan_jobs
 from monai_sa2va.batch.ray_workers import Recipe, ray_workers
-from monai_sa2va.batch.run import outcomes_here, prepare_output, refuse_inside, run_batch
+from monai_sa2va.batch.run import outcomes_here, prepare_output, run_batch
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Options, Worker
-from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import check_mode
+from monai_sa2va.inferers.volume import check_context, check_volume_mode
 from monai_sa2va.writers.masks import check_formats
 
 __all__ = ["Command"]
@@ -90,12 +90,11 @@ class Command:
             output,
             None if formats is None else check_formats(formats),
             check_mode(mode),
-            check_context(context),
+            check_context(context, check_volume_mode(network.get("volume"))),
             overwrite=overwrite,
             include_patient=include_patient,
         )
-        refuse_inside(output, inputs)
-        jobs = plan_jobs(inputs, prompts, where=where, rules=rules)
+        jobs = plan_jobs(inputs, prompts, where=where, rules=rules, output_dir=output)
         return cls(jobs if part is None else part.pick(jobs), options, Recipe(**network), part)
 
     def run(

@@ -27,7 +27,7 @@ from monai_sa2va.data.headers import SUFFIXES, image_suffix, read_grid
 from monai_sa2va.dicom.findings import Finding, Severity
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import DataError, PromptError
+from monai_sa2va.errors import DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import check_prompts
 from monai_sa2va.writers.files import free_name
 from monai_sa2va.writers.results import folder_name
@@ -45,6 +45,7 @@ def plan_jobs(
     where: Where | str | Sequence[str] | None = None,
     rules: str | os.PathLike[str] | Sequence[Mapping[str, Any]] | None = None,
     pattern: str | None = None,
+    output_dir: str | os.PathLike[str] | None = None,
 ) -> list[Job]:
     """A job for each picture and volume, and for each DICOM series, also those that are not to be segmented.
 
@@ -58,15 +59,19 @@ def plan_jobs(
         rules: as for :func:`~monai_sa2va.batch.rules.load_rules`: the first one that is for a series decides its
             prompts, window and plane.
         pattern: which files of a folder, as :meth:`pathlib.Path.glob` takes it; no DICOM is looked for then.
+        output_dir: where results are to go.
 
     Raises:
         PromptError: when a prompt is empty, or there is none and no rules.
         ConfigError: when ``where`` or ``rules`` can't be used.
         DataError: when there is no image at all.
+        OutputError: when ``output_dir`` lies in one of ``inputs``, whose next run would read the results.
     """
     places = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     if not places:
         raise DataError("there is no image; name a folder or files")
+    if output_dir is not None:
+        _refuse_inside(Path(output_dir), places)
     if rules is None and not prompts:
         raise PromptError("there is no prompt; write what to segment, or give rules")
     planner = _Planner(
@@ -93,6 +98,15 @@ def plan_jobs(
     if not planner.jobs:
         raise DataError(_nothing(Path(places[0]), pattern))
     return planner.jobs
+
+
+def _refuse_inside(output_dir: Path, places: Sequence[str | os.PathLike[str]]) -> None:
+    for place in map(Path, places):
+        if place.is_dir() and output_dir.resolve().is_relative_to(place.resolve()):
+            raise OutputError(
+                f"the output folder {os.fspath(output_dir)!r} lies in the input folder {os.fspath(place)!r}; take one "
+                "beside it"
+            )
 
 
 def _nothing(place: Path, pattern: str | None) -> str:
@@ -180,10 +194,11 @@ class _Planner:
     def add_trees(self, places: Sequence[Path]) -> None:
         """All DICOM below some folders, and in some files."""
         from monai_sa2va.dicom.files import file_label
-        from monai_sa2va.dicom.scan import scan
+        from monai_sa2va.dicom.scan import LeftOut, scan
 
         found = scan(places)
-        for entry in [*found.series, *found.left_out]:
+        entries: list[DicomSeries | LeftOut] = [*found.series, *found.left_out]
+        for entry in entries:
             name = f"{entry.series_uid}_part{entry.part}" if entry.part > 1 else str(entry.series_uid)
             folder = f"{entry.study_uid}/{name}"
             if isinstance(entry, DicomSeries):
@@ -221,8 +236,8 @@ class _Planner:
             verdict = (Status.SKIPPED, _NOT_ASKED, f"its {missed} is not what where asks for")
         elif not prompts:
             verdict = (Status.SKIPPED, _NO_PROMPT, "no rule is for it, and there is no prompt for all")
-        shown = (None, None) if rule is None else (rule.window, rule.plane)
-        self.jobs.append(Job(number, name, place, source, prompts, *shown, verdict=verdict, **more))
+        window, axis = (None, None) if rule is None else (rule.window, rule.plane)
+        self.jobs.append(Job(number, name, place, source, prompts, window, axis, verdict=verdict, **more))
 
 
 def _images(folder: Path, pattern: str | None) -> list[Path]:

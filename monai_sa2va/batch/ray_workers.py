@@ -25,7 +25,9 @@ from monai_sa2va.batch.job import Job, Outcome, failure
 from monai_sa2va.batch.worker import Options, Worker
 from monai_sa2va.bundles import find_bundle
 from monai_sa2va.errors import ConfigError, ProcessError, Sa2VAError
-from monai_sa2va.predictor import Segmenter
+from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.inferers.volume import VolumeInferer
+from monai_sa2va.predictor import Segmenter, as_device
 
 __all__ = ["RayWorkers", "Recipe", "ray_workers"]
 
@@ -45,6 +47,9 @@ class Recipe:
         device: where the network runs; ``None``: the worker's GPU where it has one.
         window: how grey values are shown.
         axis: how volumes are sliced.
+        volume: how they are gone through, as for :class:`~monai_sa2va.inferers.volume.VolumeInferer`.
+        planes: in which planes, as for :class:`~monai_sa2va.predictor.Segmenter`.
+        roi_size: side of sliding windows, pixels, as for :class:`~monai_sa2va.inferers.image.ImageInferer`.
     """
 
     bundle: Path | None = None
@@ -53,6 +58,9 @@ class Recipe:
     device: str | None = None
     window: Any = None
     axis: int | str | None = None
+    volume: str = "auto"
+    planes: str = "one"
+    roi_size: int | None = None
 
     def absolute(self) -> Recipe:
         """The same for a process that runs in another folder."""
@@ -76,7 +84,15 @@ class Recipe:
             device=self.device,
             window=self.window,
             axis=self.axis,
+            inferer=None if self.roi_size is None else ImageInferer(self._amp, roi_size=self.roi_size),
+            volume_inferer=VolumeInferer(self.volume),
+            planes=self.planes,
         )
+
+    @property
+    def _amp(self) -> bool:
+        # as a segmenter has it that makes its inferer itself
+        return as_device(self.device).type == "cuda"
 
 
 @contextmanager
@@ -213,7 +229,7 @@ def _import() -> Any:
 
 
 def _start(ray: Any, address: str, workers: int | None) -> None:
-    shared = {"include_dashboard": False} if address == _LOCAL else {"address": address}
+    shared: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {"address": address}
     if address == _LOCAL and workers is not None:
         # workers share the cores as asked, whatever their number
         shared["num_cpus"] = max(workers, os.cpu_count() or 1)

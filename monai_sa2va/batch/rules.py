@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
+from monai.bundle import ConfigParser
 
 from monai_sa2va.batch.where import Attributes, Where
 from monai_sa2va.errors import ConfigError, Sa2VAError
@@ -87,14 +86,15 @@ def load_rules(rules: str | os.PathLike[str] | Sequence[Mapping[str, Any]]) -> l
 
 
 def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ConfigError(f"rules {path.name} is no file that is there; check the path")
+    if path.suffix.lower() not in (".json", ".yaml", ".yml"):
+        raise ConfigError(f"rules {path.name} is none of .json, .yaml and .yml; rename it")
     try:
-        text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"rules {path.name} can't be read: {error.strerror or type(error).__name__}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"rules {path.name} is no JSON or YAML: {reason}") from error
+        return ConfigParser.load_config_file(path)
+    # each of its parsers has its own error
+    except Exception as error:
+        raise ConfigError(f"rules {path.name} can't be read: {' '.join(str(error).split())}") from error
 
 
 def _rule(entry: Any, shown: str) -> Rule:

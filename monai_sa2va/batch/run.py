@@ -26,26 +26,7 @@ from monai_sa2va.engines.termination import finishing
 from monai_sa2va.errors import OutputError
 from monai_sa2va.writers.files import make_folder
 
-__all__ = ["outcomes_here", "prepare_output", "refuse_inside", "run_batch", "stop_where_full"]
-
-
-def refuse_inside(output_dir: str | os.PathLike[str], inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse an output folder in an input folder, whose next run would read the results.
-
-    Args:
-        output_dir: where results are to go.
-        inputs: files and folders that are read.
-
-    Raises:
-        OutputError: naming both.
-    """
-    output = Path(output_dir).resolve()
-    for place in map(Path, inputs):
-        if place.is_dir() and output.is_relative_to(place.resolve()):
-            raise OutputError(
-                f"the output folder {os.fspath(output_dir)!r} lies in the input folder {os.fspath(place)!r}; take one "
-                "beside it"
-            )
+__all__ = ["outcomes_here", "prepare_output", "run_batch", "stop_where_full"]
 
 
 def prepare_output(output_dir: str | os.PathLike[str]) -> Path:

@@ -77,8 +77,10 @@ class Tables:
 
     @property
     def exit_code(self) -> int:
-        """0: all is done or skipped; 1: some were refused or failed; 2: they are, and nothing is done."""
-        return (1 if self.counts["done"] else 2) if self.failed else 0
+        """0: all is done or skipped; 1: some were refused or failed; 2: nothing is done; a shard may be empty."""
+        if self.counts["done"]:
+            return 1 if self.failed else 0
+        return 2 if self.failed or (self.outcomes and not self.suffix) else 0
 
     def told(self) -> str:
         """The counts in words: ``"segmented 3 of 5 images, 1 of them by an earlier run; 1 refused, 1 skipped"``."""

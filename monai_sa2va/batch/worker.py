@@ -29,15 +29,18 @@ from monai_sa2va.batch.job import Job, Outcome, Status, failure
 from monai_sa2va.checkpoints.fingerprint import fingerprint
 from monai_sa2va.data.read_image import SourceImage, read_image
 from monai_sa2va.dicom.findings import DicomError, Severity
+from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import Sa2VAError
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import as_window
+from monai_sa2va.writers.masks import DEFAULT_FORMATS
 from monai_sa2va.writers.results import explain_failure, write_results
 from monai_sa2va.writers.whole_folder import earlier_report, mend_folder, remove_results
 
-__all__ = ["Opened", "Options", "Worker"]
+__all__ = ["Opened", "Options", "Worker", "formats_for"]
 
 _log = logging.getLogger(__name__)
+_OF_SERIES = ("dicom-seg", "rtstruct")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -110,7 +113,8 @@ class Worker:
             return Opened(job, told)
         try:
             mend_folder(self.options.output_dir / job.folder)
-            asked = self.fingerprint(job)
+            # of a file that is missing reading says it better
+            asked = "" if isinstance(job.source, Path) and not job.source.is_file() else self.fingerprint(job)
             earlier = self.earlier(job, asked)
             if earlier is not None:
                 return Opened(job, earlier)
@@ -144,7 +148,7 @@ class Worker:
             written = write_results(
                 found,
                 options.output_dir / job.folder,
-                options.formats or ("png", "nifti"),
+                formats_for(job.source, options.formats),
                 options.overwrite,
                 options.include_patient,
                 job.patient,
@@ -194,6 +198,8 @@ class Worker:
             axis=own.stack.axis if job.axis is None else job.axis,
             stack_inferer=own.stack_inferer,
             first_frames_inferer=own.first_frames_inferer,
+            volume_inferer=own.volume_inferer,
+            planes=own.planes,
         )
 
     def fingerprint(self, job: Job) -> str:
@@ -203,13 +209,17 @@ class Worker:
             OSError: when its file can't be read.
         """
         own, options = self.segmenter, self.options
+        # "stored" is the same as the value that is stored
+        threshold = own.inferer.presence.threshold_of(own.network)
         return fingerprint_of(
             weights=self.weights,
             source=source_hash(job.source) if job.source is not None else None,
             prompts=job.prompts,
             window=own.window if job.window is None else as_window(job.window),
             axis=own.stack.axis if job.axis is None else job.axis,
-            inferer=own.inferer,
+            inferer=(type(own.inferer).__name__, {**vars(own.inferer), "presence": threshold}),
+            volume_inferer=own.volume_inferer,
+            planes=own.planes,
             patient=job.patient if options.include_patient else None,
             **{name: getattr(options, name) for name in ("formats", "mode", "context", "amp", "include_patient")},
         )
@@ -233,6 +243,19 @@ class Worker:
         if any(isinstance(e, OSError) and e.errno in _FULL for e in (error, error.__cause__)):
             known.code = "DISK_FULL"
         return failure(job, known)
+
+
+def formats_for(source: Path | DicomSeries | None, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Formats for one source of a batch.
+
+    Args:
+        source: the image.
+        asked: what was asked for; ``None`` for what suits each: DICOM SEG and NIfTI of a series, else NIfTI and PNG. Of
+            plain files those of DICOM are left out, unless nothing else is asked for.
+    """
+    if isinstance(source, DicomSeries):
+        return tuple(asked or ("dicom-seg", "nifti"))
+    return tuple(item for item in asked or DEFAULT_FORMATS if item not in _OF_SERIES) or tuple(asked or ())
 
 
 def _done(

@@ -39,6 +39,7 @@ VERBS = {
     "check": "Check data, checkpoint, settings and machine before a run.",
     "convert": "Turn an official checkpoint into one of this package, and back.",
     "merge": "Merge an adapter into the checkpoint that it was fine-tuned from.",
+    "verify": "Check that results are where their sources are.",
     "info": "Show versions, devices and the bundle in use.",
 }
 

@@ -19,7 +19,7 @@ from typing import Annotated, Optional
 
 import typer
 
-__all__ = ["Axis", "Context", "Device", "Mode", "segment"]
+__all__ = ["Axis", "Context", "Device", "Mode", "Planes", "Volume", "segment"]
 
 
 class Axis(str, Enum):
@@ -34,7 +34,25 @@ class Axis(str, Enum):
 class Context(str, Enum):
     """What ``--context`` takes."""
 
+    SWEEP = "sweep"
+    UNIFORM = "uniform"
     FIRST5 = "first5"
+
+
+class Volume(str, Enum):
+    """What ``--volume`` takes."""
+
+    AUTO = "auto"
+    SLICES = "slices"
+    PROPAGATE = "propagate"
+
+
+class Planes(str, Enum):
+    """What ``--planes`` takes."""
+
+    ONE = "one"
+    MAJORITY = "majority"
+    MEAN = "mean"
 
 
 class Device(str, Enum):
@@ -130,6 +148,24 @@ def segment(
             "carries what they show forward. [default: each slice is asked by itself]"
         ),
     ] = None,
+    volume: Annotated[
+        Volume,
+        typer.Option(
+            help="slices: each slice is asked by itself; propagate: those that show an object best, and memory draws "
+            "the others; auto: propagate of cines, else slices."
+        ),
+    ] = Volume.AUTO,
+    planes: Annotated[
+        Planes,
+        typer.Option(
+            help="Of volumes with nearly isotropic voxels: majority or mean of what axial, coronal and sagittal slices "
+            "show."
+        ),
+    ] = Planes.ONE,
+    roi_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=16, metavar="PIXELS", help="Draw in overlapping windows of this side, for thin structures."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
     overwrite: Annotated[
         bool,
@@ -187,6 +223,9 @@ def segment(
         device=None if device is Device.AUTO else device.value,
         window=window,
         axis=None if axis is None else axis.value,
+        volume=volume.value,
+        planes=planes.value,
+        roi_size=roi_size,
     )
     if dry_run:
         typer.echo("\n".join(command.describe()))

@@ -33,8 +33,8 @@ from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Opened, Options, Worker
 from monai_sa2va.engines.termination import finishing
 from monai_sa2va.errors import DataError
-from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
+from monai_sa2va.inferers.volume import VolumeInferer, check_context
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.intensity import Window
@@ -71,6 +71,8 @@ class BatchSegmenter(Evaluator):
         context: what the language model sees of a cine, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
         include_patient: as for :func:`~monai_sa2va.writers.results.write_results`; an entry may bring ``"patient"``.
         shard: ``"2/8"`` does the second of eight parts alone, and names its tables so.
+        volume_inferer: goes through volumes and cines, as for :class:`~monai_sa2va.predictor.Segmenter`.
+        planes: in which planes volumes are asked, likewise.
 
     Raises:
         PromptError: when a prompt is empty or too long.
@@ -96,19 +98,23 @@ class BatchSegmenter(Evaluator):
         context: str | None = None,
         include_patient: bool = False,
         shard: str | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> None:
         self.prompts = check_prompts(prompts)
         self.options = Options(
             Path(output_dir),
             None if formats is None else check_formats(formats),
             check_mode(mode),
-            check_context(context),
+            check_context(context, None if volume_inferer is None else volume_inferer.volume),
             amp,
             overwrite,
             include_patient,
         )
         self.network, self.inferer = network, inferer
-        self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
+        self.segmenter = Segmenter(
+            network, device, window=window, inferer=inferer, axis=axis, volume_inferer=volume_inferer, planes=planes
+        )
         self.shard = None if shard is None else Shard.parse(shard)
         prepare_output(output_dir)
         self.tables = Tables(self.options.output_dir, self.shard)
@@ -151,7 +157,7 @@ class BatchSegmenter(Evaluator):
         if failed:
             raise DataError(f"{failed} of {len(self.tables.outcomes)} images failed, see {self.tables.summary}")
 
-    def _iteration(self, engine: Any, batchdata: Opened) -> dict[str, list[Outcome]]:
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Outcome]]:
         outcome = self._worker.finish(batchdata)
         # once the weights are there, which a handler may have loaded
         self.tables.about["weights"] = self._worker.weights
@@ -170,7 +176,7 @@ class BatchSegmenter(Evaluator):
         _log.info("%s; results are in %s", self.tables.told(), self.options.output_dir)
         if failed:
             _log.error("failed: %s", ", ".join(outcome.image for outcome in failed))
-        if self.tables.outcomes and not self.tables.counts["done"]:
+        if self.tables.exit_code == 2:
             raise DataError(self.tables.nothing_done())
 
 

@@ -27,6 +27,7 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.inferers.presence import Presence
+from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
 from monai_sa2va.networks.clicks import mark_clicks
@@ -38,7 +39,7 @@ from monai_sa2va.networks.sam2 import DecodedMasks
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["OBJECT_NAME", "StackInferer", "join_slices", "show_object"]
+__all__ = ["OBJECT_NAME", "StackInferer", "show_object"]
 
 OBJECT_NAME = "object"
 """Name of what was shown without a sentence."""
@@ -86,7 +87,7 @@ class StackInferer(Inferer):
         shown: Mapping[int, VisualPrompts] | None = None,
         first: int | None = None,
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[ImageResult]:
+    ) -> SliceResults:
         """Segment a stack.
 
         Args:
@@ -121,7 +122,7 @@ class StackInferer(Inferer):
                     run.carry(number, reverse=False)
             for number in range(starts[0] - 1, -1, -1):
                 run.carry(number, reverse=True)
-        return [run.results[number] for number in range(len(inputs))]
+        return run.results
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
@@ -138,11 +139,11 @@ class _Run:
         presence: Presence,
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.network, self.slices, self.presence, self.progress = network, slices, presence, progress
+        self.network, self.slices, self.presence = network, slices, presence
         self.tracker = ObjectTracker(network, bank)
         self.names: list[str] = []
         self.answer = ""
-        self.results: dict[int, ImageResult] = {}
+        self.results = SliceResults(len(slices), progress)
 
     def show(self, number: int, prompt: str | None, visual: VisualPrompts | None) -> None:
         """Draw the objects in a slice where they are shown, and remember it."""
@@ -192,7 +193,7 @@ class _Run:
         threshold = self.presence.threshold_of(self.network)
         if threshold is not None and not certain:
             masks = masks & (presence >= threshold)[:, None, None]
-        self.results[number] = ImageResult(
+        result = ImageResult(
             masks=masks,
             names=self.names,
             prompt_indices=[0] * len(self.names),
@@ -202,8 +203,7 @@ class _Run:
             phrases=[self.names],
             presence_threshold=threshold,
         )
-        if self.progress is not None:
-            self.progress(len(self.results), len(self.slices))
+        self.results.keep(number, result)
 
 
 def show_object(
@@ -246,28 +246,6 @@ def show_object(
         marked = mark_clicks(last, clicked.points, clicked.point_labels, side, sam2.click_mark)
         decoded = sam2.decode(features, clicked.with_masks(marked))
     return decoded
-
-
-def join_slices(found: Sequence[Sequence[ImageResult]]) -> list[ImageResult]:
-    """What several prompts, asked one after the other, found in each slice.
-
-    Args:
-        found: for each prompt, what there is of each slice.
-    """
-    return [_join_prompts(slices) for slices in zip(*found, strict=True)]
-
-
-def _join_prompts(results: Sequence[ImageResult]) -> ImageResult:
-    return ImageResult(
-        masks=torch.cat([result.masks for result in results]),
-        names=[name for result in results for name in result.names],
-        prompt_indices=[number for number, result in enumerate(results) for _ in result.names],
-        presence=torch.cat([result.presence for result in results]),
-        iou_scores=torch.cat([result.iou_scores for result in results]),
-        answers=[answer for result in results for answer in result.answers],
-        phrases=[names for result in results for names in result.phrases],
-        presence_threshold=results[0].presence_threshold,
-    )
 
 
 def _rough(mask: np.ndarray, side: torch.Size) -> torch.Tensor:

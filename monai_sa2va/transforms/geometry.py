@@ -170,6 +170,18 @@ class PlaneGeometry:
             back[dim] = position
         return planes.flip(self._flipped_dims()).permute(back).contiguous()
 
+    def view(self, masks: np.ndarray) -> np.ndarray:
+        """Masks of all planes on the source's own grid, without a copy: (N, D, H, W) -> (N, X, Y, Z)."""
+        turned = np.flip(masks, tuple(self._flipped_dims()))
+        back: np.ndarray = np.moveaxis(turned, (1, 2, 3), tuple(axis + 1 for axis in self.order))
+        return back
+
+    def planes_of(self, masks: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`view`, without a copy either: (N, X, Y, Z) -> (N, D, H, W)."""
+        forth = np.moveaxis(masks, tuple(axis + 1 for axis in self.order), (1, 2, 3))
+        turned: np.ndarray = np.flip(forth, tuple(self._flipped_dims()))
+        return turned
+
     def take(self, volume: torch.Tensor, index: int) -> torch.Tensor:
         """One plane of a volume: (C, X, Y, Z) -> (C, H, W); ``index`` is in LPS order."""
         axis = self.order[0] + 1

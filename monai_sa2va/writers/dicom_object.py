@@ -14,13 +14,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from monai_sa2va.dicom.findings import Finding, FindingCode, Severity
+from monai_sa2va.dicom.files import open_file
+from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
+from monai_sa2va.dicom.headers import dataset_of
 from monai_sa2va.dicom.series import DicomFile, DicomSeries
+from monai_sa2va.dicom.values import quiet_pydicom
 from monai_sa2va.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -86,16 +88,13 @@ def read_header(file: DicomFile) -> Any:
     Raises:
         OutputError: when the file can't be read any more.
     """
-    import pydicom
-
     try:
-        if file.member is None:
-            header = pydicom.dcmread(file.path, stop_before_pixels=True, force=True)
-        else:
-            with zipfile.ZipFile(file.path) as archive, archive.open(file.member) as stream:
-                header = pydicom.dcmread(stream, stop_before_pixels=True, force=True)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise OutputError(f"{file.path.name!r}, which the result refers to, can't be read any more: {error}") from error
+        with open_file(file) as stream, quiet_pydicom():
+            header = dataset_of(file, stream, None)
+    except DicomError as error:
+        raise OutputError(
+            f"the source, which the result refers to, can't be read any more: {error.finding.message}"
+        ) from error
     header.decode()
     return header
 

@@ -134,7 +134,8 @@ def make_dicom_seg(
         content_time=time,
         series_description=f"{_NAME} segmentation",
         specific_character_set="ISO_IR 192",
-        omit_empty_frames=omit_empty_frames,
+        # where all are empty they are as many as asked for
+        omit_empty_frames=omit_empty_frames and bool(pixels.any()),
     )
     place_frames(seg, series, planes, uid)
     for name in TYPE_2:
@@ -155,14 +156,16 @@ def _identity(
     segmentation: Segmentation, series: DicomSeries, checkpoint: str | None, masks: np.ndarray
 ) -> Sequence[str]:
     """What makes one SEG another than the next."""
-    digest = hashlib.sha256(np.packbits(masks).tobytes()).hexdigest()
+    digest = hashlib.sha256()
+    for z in range(masks.shape[3]):
+        digest.update(np.packbits(masks[..., z]).tobytes())
     scores = [f"{float(score):.6g}" for score in segmentation.scores]
     return (
         series.series_uid,
         str(series.part),
         __version__,
         checkpoint or "",
-        digest,
+        digest.hexdigest(),
         repr(segmentation.labels),
         repr(segmentation.prompts),
         repr(scores),

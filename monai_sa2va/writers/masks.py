@@ -33,7 +33,7 @@ from monai_sa2va.writers.rtstruct import can_hold, need_contours, write_rtstruct
 if TYPE_CHECKING:
     from monai_sa2va.segmentation import Segmentation
 
-__all__ = ["FORMATS", "RESERVED_NAMES", "check_formats", "part_suffix", "write_masks"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "RESERVED_NAMES", "check_formats", "part_suffix", "write_masks"]
 
 FORMATS = ("nifti", "png", "nrrd", "dicom-seg", "rtstruct")
 """Formats of mask files. The DICOM ones are of DICOM series only, and need the extra ``dicom``."""

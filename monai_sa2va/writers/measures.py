@@ -48,13 +48,13 @@ def voxel_sizes(grid: Grid, series: DicomSeries | None = None) -> np.ndarray | N
             return areas
         heights = slice_heights(series)
         return None if heights is None else areas * heights
-    affine = grid.affine if series is None or series.affine is None else series.affine
+    affine, shape = (grid.affine, grid.shape) if series is None else (series.affine, series.shape)
     if affine is None:
         return None
     columns = affine[:3, :3]
-    if len(grid.shape) == 2:
+    if len(shape) == 2:
         return np.array([float(np.linalg.norm(np.cross(columns[:, 0], columns[:, 1])))])
-    return np.full(grid.shape[2], abs(float(np.linalg.det(columns))))
+    return np.full(shape[2], abs(float(np.linalg.det(columns))))
 
 
 def slice_heights(series: DicomSeries) -> np.ndarray | None:

@@ -100,11 +100,10 @@ def _of_run(mask: np.ndarray, run: Run, series: DicomSeries) -> Any:
         square = bool(np.abs(columns.T @ columns - np.eye(3)).max() <= _SQUARE)
         image.set_sform(affine, _SCANNER)
         image.set_qform(affine, _SCANNER if square else _NONE)
-        image.header.set_xyzt_units("mm", "sec" if run.in_time else None)
-    if run.in_time:
-        times = [frame.seconds for frame in series.frames]
-        if len(times) > 1 and times[0] is not None and times[-1] is not None:
-            image.header["pixdim"][4] = (times[-1] - times[0]) / (len(times) - 1)
+    image.header.set_xyzt_units(None if run.affine is None else "mm", "sec" if run.in_time else None)
+    times = [frame.seconds for frame in series.frames] if run.in_time else []
+    if len(times) > 1 and times[0] is not None and times[-1] is not None:
+        image.header["pixdim"][4] = (times[-1] - times[0]) / (len(times) - 1)
     return image
 
 

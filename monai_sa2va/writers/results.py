@@ -77,16 +77,19 @@ def write_results(
         include_patient: whether the report says whom the image shows and masks' headers have the texts of their
             source's; without it nothing of that is written.
         patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
-        run: what the report tells of the run that wrote it, such as the fingerprint that a later one knows it by.
+        run: what the report tells of the run that wrote it, such as the fingerprint that a later one knows it by;
+            ``weights``, a hash, goes into DICOM objects, too.
 
     Raises:
         ConfigError: when a format is unknown.
         OutputError: when something can't be written, or is there already.
     """
     with whole_folder(Path(folder), overwrite) as part:
-        masks = write_masks(segmentation, part, formats, include_patient=include_patient)
+        weights = None if run is None else run.get("weights")
+        masks = write_masks(segmentation, part, formats, include_patient=include_patient, checkpoint=weights)
         overview = write_overview(segmentation, part / _OVERVIEW)
-        files = tuple(path.name for path in [*(path for paths in masks for path in paths), overview])
+        # some hold all objects
+        files = tuple(dict.fromkeys(path.name for path in [*(path for paths in masks for path in paths), overview]))
         objects = describe_objects(segmentation, masks)
         told = {**(run or {}), "files": list(files)}
         write_report(segmentation, objects, part / REPORT, False, patient, include_patient, told)

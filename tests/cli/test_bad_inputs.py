@@ -17,6 +17,7 @@ configurations in ``test_check.py``.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -48,7 +49,7 @@ from monai_sa2va.preflight.one_line import explain
 
 runner = CliRunner()
 
-_TABLES = ["objects.csv", "summary.csv"]
+_TABLES = ["objects.csv", "run.json", "summary.csv"]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,9 @@ def test_images_that_cant_be_used(
     _refused(_segment(bundle, out, make(tmp_path)), message)
     # the tables list the failure; no image has a folder
     assert _written(out) == _TABLES
-    assert message[:40] in (out / "summary.csv").read_text()
+    with (out / "summary.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert (row["status"], f"[{row['code']}] {row['reason']}"[:40]) == ("failed", message[:40])
 
 
 def test_debug_shows_the_traceback(bundle: Path, tmp_path: Path, out: Path) -> None:

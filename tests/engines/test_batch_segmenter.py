@@ -134,7 +134,7 @@ def test_a_context_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path, mo
     engine.run()
     assert given == ["first5"]
     assert not engine.tables.failed
-    with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5, or none"):
+    with pytest.raises(ConfigError, match="context is 'last5'; allowed: sweep, uniform, first5, or none"):
         BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", context="last5")
 
 

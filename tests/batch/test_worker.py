@@ -1,0 +1,243 @@
+# Copyright (c) monai-sa2va contributors
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#     http://www.apache.org/licenses/LICENSE-2.0
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
+"""One job of a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from trees import small
+
+from monai_sa2va.batch.job import Job, Outcome, Status
+from monai_sa2va.batch.plan import plan_jobs
+from monai_sa2va.batch.worker import Options, Worker, formats_for
+from monai_sa2va.predictor import Segmentation, Segmenter
+
+
+def _do(worker: Worker, job: Job) -> Outcome:
+    return worker.finish(worker.open(job))
+
+
+@pytest.fixture
+def job(pictures: Path) -> Job:
+    return plan_jobs(pictures / "0.png", "Segment the vessels.")[0]
+
+
+@pytest.fixture
+def worker(segmenter: Segmenter, tmp_path: Path) -> Worker:
+    return Worker(segmenter, Options(tmp_path / "out"))
+
+
+def test_a_series_gets_its_seg_and_its_nifti(worker: Worker, tmp_path: Path) -> None:
+    job = plan_jobs(made.write(tmp_path / "data", small(0)), "Segment the liver.")[0]
+    outcome = _do(worker, job)
+    assert outcome.status is Status.DONE, outcome
+    folder = tmp_path / "out" / made.uid("study", "series 0") / made.uid("series", "series 0")
+    assert outcome.folder == folder.relative_to(tmp_path / "out").as_posix()
+    assert {path.name for path in folder.iterdir()} == {"seg.dcm", "liver.nii.gz", "overview.png", "report.json"}
+    assert set(outcome.files) >= {"seg.dcm", "liver.nii.gz", "overview.png"}
+    report = json.loads((folder / "report.json").read_text())
+    assert report["run"]["weights"] == worker.weights
+    assert len(report["run"]["fingerprint"]) == 64
+
+
+def test_formats_suit_the_source(tmp_path: Path) -> None:
+    series = plan_jobs(made.write(tmp_path / "data", small(0)), "liver")[0].source
+    assert formats_for(series, None) == ("dicom-seg", "nifti")
+    assert formats_for(Path("a.png"), None) == ("nifti", "png")
+    assert formats_for(Path("a.png"), ("dicom-seg", "nifti", "rtstruct")) == ("nifti",)
+    # refused when it is written, by the name of the file
+    assert formats_for(Path("a.png"), ("dicom-seg",)) == ("dicom-seg",)
+
+
+def test_what_is_done_is_known_by_what_was_asked(worker: Worker, job: Job, pictures: Path) -> None:
+    assert worker.earlier(job) is None
+    done = _do(worker, job)
+    again = _do(worker, job)
+    assert (again.earlier, again.seconds, again.status) == (True, 0.0, Status.DONE)
+    assert list(again.objects) == list(done.objects)
+    for change in (
+        {"prompts": ("Segment the optic disc.",)},
+        {"window": "percentile"},
+        {"axis": "coronal"},
+        {"source": pictures / "1.png"},
+    ):
+        assert worker.earlier(replace(job, **change)) is None, change
+    # whom it shows makes no difference where it is not told
+    assert worker.earlier(replace(job, patient="p", number=9, slices=4)) is not None
+    for options in (
+        {"formats": ("png",)},
+        {"mode": "chat"},
+        {"include_patient": True},
+        {"overwrite": True},
+        {"amp": True},
+    ):
+        other = Worker(worker.segmenter, replace(worker.options, **options))
+        assert other.earlier(job) is None, options
+
+
+def test_other_weights_are_another_question(worker: Worker, job: Job) -> None:
+    _do(worker, job)
+    weight = worker.segmenter.network.text_hidden_fcs[0].bias
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight[0] += 1
+        assert Worker(worker.segmenter, worker.options).earlier(job) is None
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+    assert Worker(worker.segmenter, worker.options).earlier(job) is not None
+
+
+def test_a_job_has_its_own_window_and_axis(worker: Worker, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Any, Any]] = []
+    segment = Segmenter.segment
+
+    def noted(self: Segmenter, *arguments: Any, **options: Any) -> Segmentation:
+        seen.append((self.window.kind, self.stack.axis))
+        return segment(self, *arguments, **options)
+
+    monkeypatch.setattr(Segmenter, "segment", noted)
+    _do(worker, job)
+    _do(worker, replace(job, window="percentile", axis="coronal"))
+    assert seen == [("auto", "auto"), ("percentile", "coronal")]
+
+
+def test_what_a_killed_run_left_is_removed(worker: Worker, job: Job, tmp_path: Path, pictures: Path) -> None:
+    class _Killed(BaseException):
+        pass
+
+    def killed(*_: Any) -> None:
+        raise _Killed
+
+    other = replace(job, folder="other")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("monai_sa2va.writers.whole_folder.shutil.rmtree", lambda *_, **__: None)
+        patched.setattr("monai_sa2va.writers.results.write_report", killed)
+        for each in (job, other):
+            with pytest.raises(_Killed):
+                _do(worker, each)
+    hidden = {path for path in (tmp_path / "out").iterdir() if path.name[0] == "."}
+    assert len(hidden) == 2
+    assert _do(worker, job).status is Status.DONE
+    # another shard may be at the other one
+    left = {path for path in (tmp_path / "out").iterdir() if path.name[0] == "."}
+    assert len(left) == 1
+    assert left < hidden
+
+
+_FULL = "0.png needs more memory than is free; give a smaller image, or another device"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (MemoryError(), "DATA", _FULL),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee"), "DATA", _FULL),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "DATA", _FULL),
+        (
+            OSError(24, "Too many open files", "/home/of/a/patient"),
+            "OUTPUT",
+            "0.png can't be segmented or its results be written: Too many open files; mend that and run again",
+        ),
+        (
+            OSError("somewhere in /home/of/a/patient"),
+            "OUTPUT",
+            "0.png can't be segmented or its results be written: OSError; mend that and run again",
+        ),
+        (OSError(28, "No space left on device"), "DISK_FULL", None),
+        (
+            ValueError("the name of a patient"),
+            "INTERNAL",
+            "0.png met a fault of the program (ValueError); please report it",
+        ),
+    ],
+)
+def test_whatever_goes_wrong_is_one_jobs_fault(
+    worker: Worker, job: Job, monkeypatch: pytest.MonkeyPatch, error: Exception, code: str, reason: str | None
+) -> None:
+    def raises(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmenter, "segment", raises)
+        segmenting = _do(worker, job)
+    with monkeypatch.context() as patched:
+        patched.setattr("monai_sa2va.batch.worker.read_image", raises)
+        reading = _do(worker, job)
+    for outcome in (segmenting, reading):
+        assert (outcome.status, outcome.code, outcome.folder) == (Status.FAILED, code, "")
+        assert reason is None or outcome.reason == reason
+        assert outcome.error == f"[{code}] {outcome.reason}"
+
+
+def test_earlier_results_stay_beside_a_failure_unless_given_up(worker: Worker, job: Job, pictures: Path) -> None:
+    _do(worker, job)
+    folder = worker.options.output_dir / job.folder
+    (folder / "notes.txt").write_text("mine")
+    (pictures / "0.png").write_bytes(b"torn")
+    assert _do(worker, job).status is Status.FAILED
+    assert (folder / "report.json").is_file()
+    assert _do(Worker(worker.segmenter, replace(worker.options, overwrite=True)), job).status is Status.FAILED
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_no_line_names_a_folder(segmenter: Segmenter, pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "Jane Doe"
+    (out / "1").mkdir(parents=True)
+    (out / "1" / "vessels.png").write_text("")
+    (out / "0").write_text("")
+    (out / "2").mkdir()
+    (out / "2" / "report.json").write_text("{}")
+    worker = Worker(segmenter, Options(out))
+    errors = [_do(worker, job).error for job in plan_jobs(pictures, "vessels")]
+    assert [error.split(";")[0].split(",")[0] for error in errors] == [
+        "[OUTPUT] the folder '0' can't be made: a file has its name",
+        "[OUTPUT] '1/vessels.png' is there already",
+        "[OUTPUT] '2/report.json' of an earlier run can't be read or doesn't list its files",
+    ]
+    assert not any("Jane" in error for error in errors)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("only root may mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_told_apart(segmenter: Segmenter, pictures: Path, small_disk: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)).save(pictures / "0.png")
+    outcome = _do(Worker(segmenter, Options(small_disk)), plan_jobs(pictures / "0.png", "vessels")[0])
+    assert (outcome.status, outcome.code) == (Status.FAILED, "DISK_FULL")
+    assert "No space left on device" in outcome.reason
+    assert list(small_disk.iterdir()) == []
