@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -86,6 +86,14 @@ class TextConfig:
     head_dim: int | None = None
 
 
+# of SAM2, each 1 or more; beyond the largest it is a slip of the pen, which would fill the memory first
+_GROUNDING_SIZES = (
+    *("image_size", "hidden_dim", "mem_dim", "embed_dim", "num_heads", "feedforward_dim", "iou_head_hidden_dim"),
+    *("memory_layers", "memory_feedforward_dim"),
+)
+_LARGEST_SIZE = 65536
+
+
 @dataclass(frozen=True)
 class GroundingConfig:
     """SAM2's geometry; the defaults are hiera-L, which every official Sa2VA checkpoint has.
@@ -99,6 +107,9 @@ class GroundingConfig:
             as the reference's inference does.
         click_mark: how wide a mark each corrective click leaves in the mask that SAM2 gets back with it: standard
             deviation in pixels of that mask (S/4), 0.1 to 1000. SAM2 itself and the official checkpoints have none, 0.
+
+    Raises:
+        ConfigError: when a number isn't allowed, or sizes don't divide each other as SAM2 needs it.
     """
 
     image_size: int = 1024
@@ -116,6 +127,44 @@ class GroundingConfig:
     memory_feedforward_dim: int = 2048
     round_constants_to_bf16: bool = True
     click_mark: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in _GROUNDING_SIZES:
+            size = getattr(self, name)
+            if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= _LARGEST_SIZE:
+                raise ConfigError(f"grounding.{name} is {size!r}; give a whole number from 1 to {_LARGEST_SIZE}")
+        for name in ("stages", "window_spec", "window_pos_embed_bkg_spatial_size", "global_att_blocks"):
+            numbers, least = getattr(self, name), 0 if name == "global_att_blocks" else 1
+            whole = isinstance(numbers, tuple) and all(type(n) is int and least <= n <= _LARGEST_SIZE for n in numbers)
+            if not whole:
+                raise ConfigError(f"grounding.{name} is {numbers!r}; give whole numbers from {least} on")
+        for name, divisor in (("image_size", 32), ("hidden_dim", 8), ("mem_dim", 4)):
+            if getattr(self, name) % divisor:
+                raise ConfigError(f"grounding.{name} {getattr(self, name)} is no positive multiple of {divisor}")
+        for name, part in (("hidden_dim", "mem_dim"), ("embed_dim", "num_heads")):
+            # a pointer is cut into memories, a width into heads
+            if getattr(self, name) % getattr(self, part):
+                raise ConfigError(
+                    f"grounding.{name} {getattr(self, name)} is no multiple of grounding.{part}, {getattr(self, part)}"
+                )
+        self._check_blocks()
+        mark: object = self.click_mark
+        if not isinstance(mark, float | int) or isinstance(mark, bool) or not (mark == 0 or 0.1 <= mark <= 1000):
+            raise ConfigError(f"grounding.click_mark is {mark!r}; give 0 for none, or a number from 0.1 to 1000")
+
+    def _check_blocks(self) -> None:
+        blocks, openings = sum(self.stages), {sum(self.stages[:i]) for i in range(len(self.stages))}
+        if not len(self.stages) == len(self.window_spec) == 4:
+            raise ConfigError("grounding.stages and grounding.window_spec need four numbers each, one a stage")
+        if len(self.window_pos_embed_bkg_spatial_size) != 2:
+            raise ConfigError("grounding.window_pos_embed_bkg_spatial_size needs two numbers, rows and columns")
+        for block in self.global_att_blocks:
+            # SAM2's Hiera pools in windows there
+            if not 0 <= block < blocks or block in openings:
+                raise ConfigError(
+                    f"grounding.global_att_blocks has {block}; it must be one of {blocks} blocks, "
+                    f"but none that opens a stage ({', '.join(map(str, sorted(openings)))})"
+                )
 
     @property
     def mask_size(self) -> int:
@@ -189,28 +238,13 @@ class Sa2VAConfig:
         for key, part in _parts(self.family).items():
             if not isinstance(getattr(self, key), part):
                 raise ConfigError(f"{key} is a {type(getattr(self, key)).__name__}; give a {part.__name__}")
-        text, grounding = self.text, self.grounding
+        text = self.text
         for key, size, divisor in (
             *self._mllm_sizes(),
             ("text.num_attention_heads", text.num_attention_heads, text.num_key_value_heads),
-            ("grounding.image_size", grounding.image_size, 32),
-            ("grounding.hidden_dim", grounding.hidden_dim, 8),
         ):
             if size <= 0 or divisor <= 0 or size % divisor:
                 raise ConfigError(f"{key} {size:g} is no positive multiple of {divisor:g}")
-        blocks, openings = sum(grounding.stages), {sum(grounding.stages[:i]) for i in range(len(grounding.stages))}
-        if not len(grounding.stages) == len(grounding.window_spec) == 4:
-            raise ConfigError("grounding.stages and grounding.window_spec need four numbers each, one a stage")
-        for block in grounding.global_att_blocks:
-            # SAM2's Hiera pools in windows there
-            if not 0 <= block < blocks or block in openings:
-                raise ConfigError(
-                    f"grounding.global_att_blocks has {block}; it must be one of {blocks} blocks, "
-                    f"but none that opens a stage ({', '.join(map(str, sorted(openings)))})"
-                )
-        mark: object = grounding.click_mark
-        if not isinstance(mark, float | int) or isinstance(mark, bool) or not (mark == 0 or 0.1 <= mark <= 1000):
-            raise ConfigError(f"grounding.click_mark is {mark!r}; give 0 for none, or a number from 0.1 to 1000")
         if self.presence_threshold is not None and not 0 <= self.presence_threshold <= 1:
             raise ConfigError(f"presence_threshold is {self.presence_threshold}; give 0 to 1, or null for none")
         if not (0 < self.presence_scale < math.inf and math.isfinite(self.presence_bias)):
@@ -296,6 +330,18 @@ class Sa2VAConfig:
                 values[key] = _build(part, values[key], prefix=f"{key}.")
         result: Sa2VAConfig = _build(cls, values, prefix="")
         return result
+
+    def differing(self, values: Mapping[str, Any]) -> list[str]:
+        """Keys in which a stored configuration is another; what it lacks, as of an earlier version, is the default.
+
+        Args:
+            values: as :meth:`to_dict` gives them.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
+        other = self.from_dict(dict(values))
+        return sorted(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
 
 
 def _parts(family: Any) -> dict[str, type]:

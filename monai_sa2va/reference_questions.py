@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.errors import ConfigError, DataError, PromptError
 from monai_sa2va.inferers.first_frames import FirstFramesInferer
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.pictures import PictureReader
@@ -75,6 +75,8 @@ class ReferenceQuestions:
             raise PromptError("image and video are both given; ask about one of them")
         if not isinstance(image, (list, tuple)):
             return self._one(image, video, text, past_text, mask_prompts, answer)
+        if any(each is None for each in image):
+            raise DataError("the list of images holds None; give pictures, or ask without image")
         texts, pasts, regions = (
             _spread(value, len(image), name)
             for name, value in (("text", text), ("past_text", past_text), ("mask_prompts", mask_prompts))
@@ -87,6 +89,8 @@ class ReferenceQuestions:
     def _one(
         self, image: Any, video: Any, text: Any, past_text: Any, mask_prompts: Sequence[Any] | None, answer: str | None
     ) -> dict[str, Any]:
+        if mask_prompts is not None and not hasattr(mask_prompts, "__len__"):
+            raise PromptError(f"mask_prompts is a {type(mask_prompts).__name__}; give a list with one (n, H, W) array")
         if mask_prompts is not None and len(mask_prompts) != 1:
             raise PromptError(f"mask_prompts has {len(mask_prompts)} entries; give a list with one (n, H, W) array")
         pictures: Sequence[torch.Tensor] = [] if image is None else [self.reader.picture(image)]
@@ -115,6 +119,8 @@ def _check_tokenizer(tokenizer: Any, own: PreTrainedTokenizerBase) -> None:
     """
     if tokenizer is None or tokenizer is own:
         return
+    if not hasattr(tokenizer, "convert_tokens_to_ids"):
+        raise ConfigError(f"tokenizer is a {type(tokenizer).__name__}; leave it out, the network brings its own")
     given, known = ((len(one), one.convert_tokens_to_ids("[SEG]")) for one in (tokenizer, own))
     if given != known:
         raise ConfigError(

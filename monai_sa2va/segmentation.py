@@ -39,7 +39,8 @@ class Segmentation:
     Attributes:
         masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: slices in the source's own order,
             displayed as :class:`~monai_sa2va.transforms.planes.ToPlane` does, axial ones with rows to posterior and
-            columns to the patient's left.
+            columns to the patient's left. Large ones are a view of a temporary file, see
+            :func:`~monai_sa2va.inferers.slice_results.mask_array`.
         labels: name of each object.
         text: the answers, one a line.
         scores: (objects,) float32, 0 to 1: presence, how likely the object is there, calibrated where the checkpoint

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ settings.register_profile(
 settings.load_profile("monai_sa2va")
 
 
+# of a checkpoint, whole or in shards; every other file beside it is a case
+_WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 # beside the checkout, where the variable isn't set
 OUTSIDE = {
     "SA2VA_ORACLE_DIR": REPOSITORY.parent / "shared" / "oracle",
@@ -76,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     found = sorted(config.parent for config in root.rglob("config.json"))
     if name == "case_file":
         files = [file for folder in found for file in sorted(folder.glob("*.safetensors"))]
-        found = [file for file in files if not file.name.startswith("model")]
+        found = [file for file in files if not _WEIGHTS.fullmatch(file.name)]
     metafunc.parametrize(name, found, ids=[str(path.relative_to(root).with_suffix("")) for path in found])
 
 

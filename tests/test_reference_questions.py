@@ -74,6 +74,14 @@ def test_questions_that_cant_be_asked(segmenter: Segmenter) -> None:
         ask(video=picture, text=text)
     with pytest.raises(DataError, match="a volume of 2 slices; give it as video"):
         ask(MetaTensor(torch.zeros(1, 3, 4, 2), affine=torch.eye(4)), text=text)
+    with pytest.raises(PromptError, match=r"mask_prompts is a int; give a list with one \(n, H, W\) array"):
+        ask(picture, text=text, mask_prompts=5)
+    with pytest.raises(DataError, match="the list of images holds None"):
+        ask([picture, None], text=text)
+    with pytest.raises(PromptError, match="answer is a list; give a text, the same for all pictures, or None"):
+        ask([picture, picture], text=text, answer=["[SEG]", "[SEG]"])
+    with pytest.raises(ConfigError, match="tokenizer is a str; leave it out"):
+        ask(picture, text=text, tokenizer="bytes")
     other = byte_tokenizer()
     other.add_tokens(["new"])
     with pytest.raises(ConfigError, match=r"the tokenizer has 268 tokens, \[SEG\] being 262; the network's has 267"):

@@ -26,10 +26,11 @@ from torch import nn
 from monai_sa2va.checkpoints.companions import keep_companions, same_tokenizer
 from monai_sa2va.checkpoints.fingerprint import fingerprint_of_stored
 from monai_sa2va.checkpoints.fit import listed
-from monai_sa2va.checkpoints.info import INFO_KEY, PRESENCE, is_adapter, read_info
+from monai_sa2va.checkpoints.info import INFO_KEY, PRESENCE, checkpoint_file, is_adapter, read_info
 from monai_sa2va.checkpoints.load import read_weights
 from monai_sa2va.checkpoints.save import save_checkpoint
-from monai_sa2va.errors import CheckpointError
+from monai_sa2va.config import Sa2VAConfig
+from monai_sa2va.errors import CheckpointError, OutputError
 
 __all__ = [
     "AdapterFile",
@@ -181,7 +182,8 @@ def apply_adapter(network: _Network, path: str | os.PathLike[str] | None) -> _Ne
         return network
     adapter = read_adapter(path)
     holder: Any = network
-    own, told = _plain(holder.config.to_dict()), _plain(adapter.info["config"])
+    # what an earlier version didn't store has its default
+    own, told = (_plain(c.to_dict()) for c in (holder.config, Sa2VAConfig.from_dict(adapter.info["config"])))
     if same_tokenizer(own["tokenizer"], told["tokenizer"]):
         told["tokenizer"] = own["tokenizer"]
     compared = (own.keys() | told.keys()) - {*PRESENCE, "name"}
@@ -214,9 +216,12 @@ def merge_files(
 
     Raises:
         CheckpointError: as :func:`merge_into`.
-        OutputError: when the file can't be written.
+        OutputError: when the file can't be written, or is the base or the adapter itself.
     """
     read = read_adapter(adapter)
+    for given in (checkpoint_file(adapter), checkpoint_file(base)):
+        if os.path.exists(output) and os.path.samefile(output, given):
+            raise OutputError(f"the output is {given.name}, which is merged and would be lost; name another file")
     weights = read_weights(base)
     check_base(weights, read)
     touched = {f"{layer}.weight" for layer in lora_layers(read)} | {key for key in read.tensors if ".lora_" not in key}

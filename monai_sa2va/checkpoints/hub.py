@@ -38,10 +38,15 @@ def find_checkpoint(path: str | os.PathLike[str], allow_pickle: bool = False) ->
     Raises:
         CheckpointError: when there is none, or the hub can't be reached.
     """
-    place = Path(path)
-    if place.exists():
-        return place
-    name = os.fspath(path)
+    place, name = Path(path), os.fspath(path)
+    if not name:
+        raise CheckpointError("the checkpoint's path is empty; give a folder, a file, or a hub id such as owner/name")
+    try:
+        if place.exists():
+            return place
+    # a name that is longer than any file's
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {name[:40]!r}... can't be looked for: {error.strerror}") from error
     if not _ID.fullmatch(name):
         raise CheckpointError(f"there is no checkpoint {name!r}; give a folder, a file, or a hub id such as owner/name")
     wanted = [*_SMALL, "*.safetensors", *(["*.bin"] if allow_pickle else [])]

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,7 +169,7 @@ def _scale(part: str, official: Mapping[str, Any], folder: Path) -> tuple[int, f
 
 
 def _checked(rank: Any, alpha: Any, where: str) -> tuple[int, float]:
-    numbers = (rank, alpha)
-    if isinstance(rank, bool) or not isinstance(rank, int) or not isinstance(alpha, int | float) or min(numbers) <= 0:
+    whole, plain = isinstance(rank, int) and not isinstance(rank, bool), isinstance(alpha, int | float)
+    if not whole or not plain or rank <= 0 or not 0 < alpha < math.inf:
         raise CheckpointError(f"{where} is no number above 0; {_ADVICE}")
     return rank, alpha / rank

@@ -88,14 +88,21 @@ class _Pickle:
         # torch has no error class of its own for damaged files
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
             raise CheckpointError(
-                f"{path.name} is damaged, or holds more than tensors, and code in it is never run; "
-                "give a .safetensors file"
+                f"{path.name} is damaged, holds more than tensors, of which no code is ever run, or was written by a "
+                "torch before 1.6; give a .safetensors file"
             ) from error
         if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
             content = content["model"]
         if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise CheckpointError(f"{path.name} holds no state dictionary, and none under 'model'; save one there")
         self._content = {str(key): value for key, value in content.items()}
+        for key, value in self._content.items():
+            if value.dtype not in _DTYPES.values() or value.layout is not torch.strided or value.is_meta:
+                kind = str(value.dtype).removeprefix("torch.")
+                raise CheckpointError(
+                    f"{path.name} holds {key} as {kind} that is quantized, sparse or empty; "
+                    f"give plain weights of a type among {', '.join(_DTYPES)}"
+                )
         self.shapes = {key: tuple(value.shape) for key, value in self._content.items()}
         self.dtypes = {key: value.dtype for key, value in self._content.items()}
 
@@ -205,7 +212,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no {path.name} in {path.parent.name!r}; give the whole checkpoint") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} can't be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path.name} holds a {type(content).__name__}; an object is expected")

@@ -25,9 +25,9 @@ from monai_sa2va.checkpoints.companions import COMPANIONS, EXTRAS_FILE
 from monai_sa2va.checkpoints.families import detect_family
 from monai_sa2va.checkpoints.families.base import Family, with_layout
 from monai_sa2va.checkpoints.families.key_map import KeyRule, Layout, choose_layout
-from monai_sa2va.checkpoints.fit import check_fit
+from monai_sa2va.checkpoints.fit import check_fit, listed
 from monai_sa2va.checkpoints.hub import find_checkpoint
-from monai_sa2va.checkpoints.info import WEIGHT_FILES, checkpoint_file, read_info
+from monai_sa2va.checkpoints.info import WEIGHT_FILES, checkpoint_file, is_adapter, read_info
 from monai_sa2va.checkpoints.lora_keys import RANK_FIELDS, merge_lora, refuse_lora
 from monai_sa2va.checkpoints.sam2_config import read_sam2_config
 from monai_sa2va.checkpoints.shards import WeightFiles, open_file, open_folder, read_json
@@ -82,9 +82,16 @@ class CheckpointSource:
         advice = "Give the whole checkpoint"
         odd = [key for key in needed.keys() | found.keys() if needed.get(key) != found.get(key)]
         # the projector ends in SAM2's width
-        if odd and all(key.startswith((_SAM2, "text_hidden_fcs.")) for key in odd):
+        if any(key.startswith(_SAM2) for key in odd) and all(
+            key.startswith((_SAM2, "text_hidden_fcs.")) for key in odd
+        ):
             advice = "Say SAM2's geometry with sam2_config (--sam2-config), or give the whole checkpoint"
         check_fit(needed, found, self.name, advice)
+        kinds = self.weights.dtypes
+        odd = [key for key, keys in self.layout.sources(state).items() if _is_other(state[keys[0]], kinds[key])]
+        if odd:
+            listing = listed("of another type than the network's", [f"{key} {_name(kinds[key])}" for key in odd])
+            raise CheckpointError(f"{self.name} doesn't fit this network: {listing}. Give weights in decimals")
 
     def tensor(self, native: str) -> torch.Tensor:
         """A tensor under one of the network's keys; it may lie in the file itself: read it, don't write to it."""
@@ -132,7 +139,10 @@ def open_checkpoint(
     if not own or (place / "config.json").exists():
         return _open_official(place, sam2_config, allow_pickle)
     if sam2_config is not None:
-        raise CheckpointError(f"{place.name} says SAM2's geometry itself; leave out sam2_config")
+        raise CheckpointError(
+            f"{place.name} is read as weights of this package, as there is no config.json, and says SAM2's geometry "
+            "itself; leave out sam2_config, or put the official checkpoint's config.json there"
+        )
     return _open_own(checkpoint_file(place))
 
 
@@ -181,6 +191,11 @@ def _open_official(place: Path, sam2_config: Any, allow_pickle: bool) -> Checkpo
 
 def _open_own(file: Path) -> CheckpointSource:
     info = read_info(file)
+    if is_adapter(info):
+        raise CheckpointError(
+            f"{file.name} is an adapter, which holds only what was trained; merge it into its base first: "
+            "monai-sa2va merge ADAPTER --base BASE -o FILE"
+        )
     if not isinstance(info.get("config"), Mapping):
         raise CheckpointError(
             f"{file.name} doesn't say which network its weights are of; give a checkpoint that a training wrote, "
@@ -194,6 +209,15 @@ def _open_own(file: Path) -> CheckpointSource:
     if companions is not None and kept.is_dir() and companions.is_relative_to(os.path.abspath(kept)):
         companions = kept
     return CheckpointSource(file.name, config, NATIVE, refuse_lora(open_file(file)), preprocessing, companions)
+
+
+def _is_other(tensor: torch.Tensor, kind: torch.dtype) -> bool:
+    """Whether one is of decimals and the other isn't: only types of decimals can stand for each other."""
+    return kind != tensor.dtype and not (kind.is_floating_point and tensor.is_floating_point())
+
+
+def _name(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _shape_only(tensor: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,8 @@ def load_tokenizer(config: Sa2VAConfig) -> PreTrainedTokenizerBase:
         _refuse_sentencepiece(config.tokenizer)
         try:
             tokenizer = _read(config.tokenizer)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        # tokenizers' own errors are plain Exceptions
+        except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(f"tokenizer {config.tokenizer!r} can't be read: {reason}") from error
     else:

@@ -242,5 +242,7 @@ class FirstFramesInferer(Inferer):
 
 def _as_answered(network: Sa2VA, answer: str) -> list[int]:
     """Ids of a known answer with what ends it."""
+    if not isinstance(answer, str):
+        raise PromptError(f"answer is a {type(answer).__name__}; give a text, the same for all pictures, or None")
     suffix = get_template(network.config.template).suffix
     return encode(network.tokenizer, [Control(answer.removesuffix(suffix) + suffix)])

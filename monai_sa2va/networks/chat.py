@@ -132,13 +132,18 @@ def speak(
 
     Raises:
         ConfigError: when ``max_new_tokens`` is below 1.
-        PromptError: when what was said before fills the language model's context.
+        PromptError: when what was said before fills the language model's context, or a known answer doesn't fit in.
     """
     limit, longest = check_max_new_tokens(max_new_tokens), network.config.text.max_position_embeddings
     room = longest - len(asked)
     if room < 1:
         raise PromptError(
             f"the prompt makes {len(asked)} tokens with its pictures; the language model takes {longest}: shorten it"
+        )
+    if answer is not None and len(answer) > room:
+        raise PromptError(
+            f"the answer makes {len(answer)} tokens behind a prompt of {len(asked)} tokens; the language model takes "
+            f"{longest}: shorten it"
         )
     tokenizer, seg = network.tokenizer, network.processor.seg_token_id
     ends = _stop_words(network)

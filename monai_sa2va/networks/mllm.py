@@ -24,6 +24,7 @@ from transformers import (
     LlamaConfig,
     Qwen2Config,
 )
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from monai_sa2va.config import Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.errors import ConfigError, DataError
@@ -228,7 +229,15 @@ def _internvl_config(config: Sa2VAConfig, image_token_id: int) -> InternVLConfig
 def _text_config(text: TextConfig) -> Any:
     if text.model_type not in _TEXT_CONFIGS:
         raise ConfigError(f"text.model_type is {text.model_type!r}; allowed: {', '.join(sorted(_TEXT_CONFIGS))}")
+    if text.max_position_embeddings < 1:
+        raise ConfigError(f"text.max_position_embeddings is {text.max_position_embeddings}; give at least 1")
     rope = {"rope_type": "default", **(text.rope_scaling or {}), "rope_theta": text.rope_theta}
+    kind, factor = rope["rope_type"], rope.get("factor")
+    if kind != "default" and (kind not in ROPE_INIT_FUNCTIONS or not isinstance(factor, int | float) or factor < 1):
+        raise ConfigError(
+            f"text.rope_scaling is {text.rope_scaling}; give a rope_type among "
+            f"{', '.join(sorted({'default', *ROPE_INIT_FUNCTIONS}))}, and but for default a factor of at least 1"
+        )
     return _TEXT_CONFIGS[text.model_type](
         vocab_size=text.vocab_size,
         hidden_size=text.hidden_size,

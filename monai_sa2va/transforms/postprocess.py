@@ -24,7 +24,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 from monai_sa2va.enums import Sa2VAKeys
-from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.errors import CheckpointError, ConfigError, DataError
 
 __all__ = [
     "LogitsToMasks",
@@ -73,7 +73,14 @@ def binarize(logits: torch.Tensor) -> torch.Tensor:
 
     Returns:
         bool, same shape.
+
+    Raises:
+        CheckpointError: when a logit is NaN, which would pass for "outside": the weights hold NaN, or overflow.
     """
+    if torch.isnan(logits).any():
+        raise CheckpointError(
+            "mask logits are NaN: the weights hold NaN, or overflow in their type; check them, or load them as float32"
+        )
     return logits > 0
 
 

@@ -68,6 +68,8 @@ class RegionTokens(Transform):
                 f"mask_prompts holds an array of shape {given.shape}; give (n, {size[0]}, {size[1]}), a mask a region "
                 "of the picture's size"
             )
+        if not np.isfinite(given).all():
+            raise PromptError("mask_prompts holds values that are no numbers; give 0 outside and 1 inside a region")
         regions = F.interpolate(torch.from_numpy(given != 0)[None].float(), size=(self.side, self.side))[0].bool()
         for number, (mask, region) in enumerate(zip(given, regions, strict=True), start=1):
             if not mask.any():

@@ -89,4 +89,12 @@ def _save(mask: np.ndarray, lps: np.ndarray | None, label: str, number: int, ste
     target = stem.with_name(f"{stem.name}.seg.nrrd")
     with atomic_path(target, overwrite) as path:
         nrrd.write(str(path), volume.astype(np.uint8), header)
+        _remove_clock(path)
     return target
+
+
+def _remove_clock(path: Path) -> None:
+    """Remove the comment in which pynrrd says when it wrote: the same mask gives the same file."""
+    header, gap, data = path.read_bytes().partition(b"\n\n")
+    lines = [line for line in header.split(b"\n") if not line.startswith(b"# on ")]
+    path.write_bytes(b"\n".join(lines) + gap + data)

@@ -45,12 +45,20 @@ def _run(bundle: Path, data: Path, out: Path, *words: str) -> subprocess.Complet
 
 def _reports(out: Path) -> list[Path]:
     """Of results that are whole."""
-    return [path for path in out.rglob("report.json") if path.parent.name[0] != "."]
+    # not rglob, which stumbles over a folder that takes its place meanwhile
+    places = [Path(place) for place, _, files in os.walk(out) if "report.json" in files]
+    return [place / "report.json" for place in places if place.name[0] != "."]
 
 
 def _killed(number: int, bundle: Path, data: Path, out: Path, after: int) -> int:
     """Send a signal when so many reports are there; the exit code."""
-    with subprocess.Popen(_command(bundle, data, out), stderr=subprocess.DEVNULL, env=_environment()) as process:
+    # a shell's background job, such as this test may be part of, ignores Ctrl-C, and what it starts inherits that
+    heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        process = subprocess.Popen(_command(bundle, data, out), stderr=subprocess.DEVNULL, env=_environment())
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
         deadline = time.monotonic() + 300
         while len(_reports(out)) < after:
             assert process.poll() is None, "it ended before it could be killed"
@@ -100,9 +108,10 @@ def test_an_orderly_end(bundle: Path, tmp_path: Path, rows: Rows, number: int, c
     data = tree(tmp_path / "data", 30, broken=False)
     assert _killed(number, bundle, data, tmp_path / "out", 5) == code
     table = rows(tmp_path / "out" / "summary.csv")
-    assert 5 <= len(table) < 30
+    assert 4 <= len(table) < 30
     assert {row["status"] for row in table} == {"done"}
-    assert len(_reports(tmp_path / "out")) == len(table)
+    # one may have appeared as the signal came: it is whole, and the next run lists it
+    assert len(_reports(tmp_path / "out")) - len(table) in (0, 1)
     assert not list((tmp_path / "out").rglob(".*"))
 
 

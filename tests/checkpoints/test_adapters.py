@@ -279,6 +279,21 @@ def test_an_adapter_that_lacks_a_tensor_is_refused(trained: tuple[Sa2VA, Path], 
         read_adapter(tmp_path / "cut.safetensors")
 
 
+def test_what_is_merged_is_never_overwritten(trained: tuple[Sa2VA, Path], base: Path, tmp_path: Path) -> None:
+    adapter = trained[1]
+    before = [file.read_bytes() for file in (base, adapter)]
+    (tmp_path / "link.pt").symlink_to(base)
+    for output in (base, adapter, tmp_path / "link.pt"):
+        with pytest.raises(OutputError, match="which is merged and would be lost; name another file"):
+            merge_files(base, adapter, output)
+    assert [file.read_bytes() for file in (base, adapter)] == before
+
+
+def test_an_adapter_is_no_source_of_a_conversion(trained: tuple[Sa2VA, Path], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"is an adapter, .* merge it into its base first: monai-sa2va merge"):
+        convert_checkpoint(trained[1], tmp_path / "hf", "hf")
+
+
 def test_types_of_a_merged_file(trained: tuple[Sa2VA, Path], base: Path, tmp_path: Path) -> None:
     weights = {key: value.to(torch.bfloat16) for key, value in read_weights(base).items()}
     save_checkpoint({"model": weights}, tmp_path / "half.safetensors")

@@ -151,7 +151,7 @@ def test_refusals(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         convert_checkpoint(official, tmp_path / "x", "onnx")
     with pytest.raises(OutputError, match="'official' is there already; name another folder, or remove it"):
         convert_checkpoint(official, official, "bundle")
-    with pytest.raises(CheckpointError, match="says SAM2's geometry itself; leave out sam2_config"):
+    with pytest.raises(CheckpointError, match="and says SAM2's geometry itself; leave out sam2_config"):
         convert_checkpoint(tmp_path / "trained" / "model.pt", tmp_path / "x", "hf", sam2_config={})
 
     def full(*args: object) -> None:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,6 +173,7 @@ def test_these_are_the_names_that_peft_gives() -> None:
         ({"use_llm_lora": True}, None, r"use_llm_lora of config\.json is no number above 0"),
         ({"use_llm_lora": -1}, None, r"use_llm_lora of config\.json is no number above 0"),
         ({}, {"r": None}, r"r or lora_alpha of adapter_config\.json is no number above 0"),
+        ({}, {"lora_alpha": math.inf}, r"r or lora_alpha of adapter_config\.json is no number above 0"),
         ({}, {"lora_alpha": "16"}, r"r or lora_alpha of adapter_config\.json is no number above 0"),
         ({}, {"use_rslora": True}, r"use_rslora of adapter_config\.json is True, which this version can't merge"),
         ({}, {"rank_pattern": {"q_proj": 4}}, r"rank_pattern of adapter_config\.json is \{'q_proj': 4\}"),

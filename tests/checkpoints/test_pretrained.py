@@ -121,6 +121,11 @@ def _edit_config(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def _edit_part(folder: Path, part: str, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    _edit_config(folder, **{part: {**config[part], **changes}})
+
+
 def _without_seg(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         file = folder / name
@@ -174,7 +179,19 @@ LORA = "language_model.base_model.model.model.layers.0.self_attn.q_proj.lora_A.d
             lambda f: _rewrite(f, "text_hidden_fcs.0.bias", torch.zeros(5)),
             r"text_hidden_fcs\.0\.bias \(5,\) instead of \(32,\)",
         ),
+        (
+            lambda f: _rewrite(f, "text_hidden_fcs.0.bias", torch.zeros(32, dtype=torch.int8)),
+            r"1 keys of another type than the network's \(text_hidden_fcs\.0\.bias int8\)\. Give weights in decimals",
+        ),
+        (lambda f: (f / "tokenizer.json").write_text("[]"), "tokenizer .* can't be read"),
         (lambda f: (f / "config.json").unlink(), "there is no config.json"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "config.json can't be read as JSON"),
+        (lambda f: _edit_config(f, llm_config="x"), "llm_config of config.json is a str; an object is expected"),
+        (lambda f: _edit_part(f, "llm_config", architectures=[["Qwen2ForCausalLM"]]), r"architectures .* is \['Qwen2"),
+        (lambda f: _edit_part(f, "llm_config", hidden_size="32"), "config.json: text.hidden_size is '32'; give int"),
+        (lambda f: _edit_part(f, "llm_config", rope_theta="far"), "config.json has a value of the wrong kind .*'far'"),
+        (lambda f: _edit_part(f, "vision_config", patch_size=0), "config.json has a value of the wrong kind .*zero"),
+        (lambda f: _edit_config(f, template=["qwen_chat"]), r"template of config.json is \['qwen_chat'\]"),
         (lambda f: (f / "monai_sa2va.json").write_text('{"presense": 1}'), "unknown key presense"),
     ],
 )
@@ -194,8 +211,14 @@ def test_a_pickle_with_the_flag(official: Path, micro_weights: dict[str, torch.T
     _as_pickle(official)
     network = Sa2VA.from_pretrained(official, allow_pickle=True)
     assert all(torch.equal(value, micro_weights[key]) for key, value in network.state_dict().items())
+    key = "text_hidden_fcs.0.weight"
+    weights = torch.load(official / "pytorch_model.bin", weights_only=True)
+    for odd in (weights[key].to_sparse(), weights[key].to(torch.complex64), weights[key].to("meta")):
+        torch.save({**weights, key: odd}, official / "pytorch_model.bin")
+        with pytest.raises(CheckpointError, match=f"holds {key} as .*; give plain weights of a type among"):
+            Sa2VA.from_pretrained(official, allow_pickle=True)
     torch.save({"model": torch.nn.Linear(1, 1)}, official / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="code in it is never run"):
+    with pytest.raises(CheckpointError, match="holds more than tensors, of which no code is ever run"):
         Sa2VA.from_pretrained(official, allow_pickle=True)
 
 
@@ -209,6 +232,10 @@ def test_another_sam2(official: Path) -> None:
 def test_what_is_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint '.*nothing'; give a folder"):
         Sa2VA.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match="the checkpoint's path is empty; give a folder"):
+        Sa2VA.from_pretrained("")
+    with pytest.raises(CheckpointError, match=r"'a{40}'\.\.\. can't be looked for: "):
+        Sa2VA.from_pretrained("a" * 5000)
     monkeypatch.chdir(tmp_path)
 
     def unreachable(*args: Any, **kwargs: Any) -> str:

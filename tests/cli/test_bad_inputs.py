@@ -154,7 +154,8 @@ def test_images_that_cant_be_used(
     assert _written(out) == _TABLES
     with (out / "summary.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))
-    assert (row["status"], f"[{row['code']}] {row['reason']}"[:40]) == ("failed", message[:40])
+    assert row["status"] == "failed"
+    assert f"[{row['code']}] {row['reason']}".startswith(message[:40])
 
 
 def test_debug_shows_the_traceback(bundle: Path, tmp_path: Path, out: Path) -> None:

@@ -156,6 +156,18 @@ def test_states_are_those_of_a_whole_pass(network: Sa2VA, tokens: torch.Tensor) 
     torch.testing.assert_close(spoken.states, whole[ids == seg][:2])
 
 
+def test_a_known_answer_that_is_longer_than_the_context(
+    network: Sa2VA, tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = network.processor.conversation([(QUESTION, None)], 1)["input_ids"]
+    text = replace(network.config.text, max_position_embeddings=len(asked) + 3)
+    monkeypatch.setattr(network, "config", replace(network.config, text=text))
+    with torch.no_grad():
+        assert len(speak(network, asked, tokens, 8, _ids(network, "abc")).ids) == 3
+        with pytest.raises(PromptError, match="the answer makes 4 tokens behind a prompt of"):
+            speak(network, asked, tokens, 8, _ids(network, "abcd"))
+
+
 def test_no_picture_and_no_flood_of_masks(network: Sa2VA, says: Any) -> None:
     seg = network.processor.seg_token_id
     image = network.processor.image_token_id

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -83,6 +84,24 @@ def test_unknown_language_model(micro_config: Sa2VAConfig) -> None:
 def test_state_before_the_norm_is_not_internvls(micro_config: Sa2VAConfig) -> None:
     with pytest.raises(ConfigError, match="seg_state is 'pre_norm'"):
         build_mllm(replace(micro_config, seg_state="pre_norm"), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rope_scaling": {"rope_type": "banana"}},
+            r"text\.rope_scaling is .*banana.*; give a rope_type among",
+        ),
+        ({"rope_scaling": {"rope_type": "dynamic"}}, "but for default a factor of at least 1"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0.5}}, "a factor of at least 1"),
+        ({"max_position_embeddings": 0}, r"text\.max_position_embeddings is 0; give at least 1"),
+    ],
+)
+def test_positions_that_cannot_be(micro_config: Sa2VAConfig, change: dict[str, Any], message: str) -> None:
+    config = replace(micro_config, text=replace(micro_config.text, **change))
+    with pytest.raises(ConfigError, match=message):
+        InternVL(config, image_token_id=5)
 
 
 def test_llama_shaped_internlm2_with_dynamic_rope(micro_config: Sa2VAConfig) -> None:

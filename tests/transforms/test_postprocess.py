@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 
-from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.errors import CheckpointError, ConfigError, DataError
 from monai_sa2va.transforms.postprocess import LogitsToMasks, LogitsToMasksd, binarize, upsample_mask_logits
 
 
@@ -47,6 +47,8 @@ def test_a_constant_stays_one(height: int, width: int, objects: int, value: floa
 
 def test_zero_is_background_and_half_precision_works() -> None:
     assert binarize(torch.tensor([-0.1, 0.0, 0.1])).tolist() == [False, False, True]
+    with pytest.raises(CheckpointError, match="mask logits are NaN: the weights hold NaN, or overflow in their type"):
+        binarize(torch.tensor([0.1, float("nan")]))
     low = torch.tensor([[[-1.0, 1.0]]], dtype=torch.bfloat16)
     assert upsample_mask_logits(low, 8, (3, 5)).dtype == torch.bfloat16
 

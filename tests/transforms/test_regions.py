@@ -45,6 +45,7 @@ def test_a_region_between_the_tokens_is_told() -> None:
         (np.ones((0, 4, 8)), r"shape \(0, 4, 8\)"),
         (np.zeros((1, 4, 8)), "region 1 of mask_prompts is empty"),
         ([["a"]], "can't be read as numbers"),
+        (np.full((1, 4, 8), np.nan), "holds values that are no numbers"),
     ],
 )
 def test_refused(masks: Any, message: str) -> None:

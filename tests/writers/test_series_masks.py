@@ -58,6 +58,8 @@ def test_the_grid_is_the_series_own(tmp_path: Path, orientation: tuple[float, ..
         np.testing.assert_allclose((RAS @ image.affine)[:3, 1], 0.75 * np.array(orientation[3:]), rtol=0, atol=1e-6)
         values, header = nrrd.read(str(segment))
         assert (values == mask).all()
+        # nor when it was written: equal masks give equal files
+        assert b"# on " not in segment.read_bytes().partition(b"\n\n")[0]
         assert header["space"] == "left-posterior-superior"
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = header["space directions"].T, header["space origin"]

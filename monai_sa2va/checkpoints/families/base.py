@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any, ClassVar
 
 from monai_sa2va.checkpoints.families.key_map import KeyRule, Layout
@@ -24,7 +24,7 @@ from monai_sa2va.config import GroundingConfig, Sa2VAConfig
 from monai_sa2va.errors import CheckpointError, ConfigError
 from monai_sa2va.transforms.chat import CHAT_TEMPLATES
 
-__all__ = ["OFFICIAL_MODEL_TYPE", "Family", "required", "with_layout"]
+__all__ = ["OFFICIAL_MODEL_TYPE", "Family", "required", "required_part", "with_layout"]
 
 OFFICIAL_MODEL_TYPE = "sa2va_chat"
 """``model_type`` in the config.json of every official checkpoint."""
@@ -86,17 +86,29 @@ class Family(ABC):
         """
         template = self.template(official, tokenizer)
         try:
-            return Sa2VAConfig(
-                name=name,
-                family=self.name,
-                template=template,
-                tokenizer=tokenizer,
-                grounding=grounding,
-                origin={"config": copy.deepcopy(dict(official))},
-                **self.geometry(official),
+            geometry = self.geometry(official)
+            # by way of plain values, whose types are looked at
+            plain = {key: _plain(value) for key, value in geometry.items()}
+            return Sa2VAConfig.from_dict(
+                {
+                    "name": name,
+                    "family": self.name,
+                    "template": template,
+                    "tokenizer": tokenizer,
+                    "grounding": grounding,
+                    "origin": {"config": copy.deepcopy(dict(official))},
+                    **plain,
+                }
             )
         except ConfigError as error:
             raise CheckpointError(f"config.json: {error.args[0]}") from error
+        except CheckpointError:
+            raise
+        # whatever else is made of a value of another kind
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"config.json has a value of the wrong kind ({error}); take the one that came with the checkpoint"
+            ) from error
 
     def template(self, official: Mapping[str, Any], tokenizer: str) -> str:
         """Name of the chat template of an official checkpoint.
@@ -109,7 +121,7 @@ class Family(ABC):
             CheckpointError: when it names none, or none that is known.
         """
         template = required(official, "template")
-        if template not in CHAT_TEMPLATES:
+        if not isinstance(template, str) or template not in CHAT_TEMPLATES:
             raise CheckpointError(f"template of config.json is {template!r}; known: {', '.join(CHAT_TEMPLATES)}")
         return str(template)
 
@@ -159,6 +171,22 @@ class Family(ABC):
 def with_layout(config: Sa2VAConfig, layout: Layout) -> Sa2VAConfig:
     """The configuration, which remembers in which spelling its checkpoint came."""
     return replace(config, origin={**(config.origin or {}), "layout": layout.name})
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+
+def required_part(official: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part of a config.json that has to be there, and an object.
+
+    Raises:
+        CheckpointError: when it is missing, or something else.
+    """
+    value = required(official, key)
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{key} of config.json is a {type(value).__name__}; an object is expected")
+    return value
 
 
 def required(values: Mapping[str, Any], key: str, where: str = "") -> Any:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_sa2va.checkpoints.families.base import Family, required
+from monai_sa2va.checkpoints.families.base import Family, required, required_part
 from monai_sa2va.checkpoints.families.key_map import FusedRows, KeyRule
 from monai_sa2va.config import Sa2VAConfig, TextConfig, VisionConfig
 from monai_sa2va.errors import CheckpointError
@@ -106,7 +106,7 @@ class InternVLFamily(Family):
         Raises:
             CheckpointError: when a field is missing, or has a value that the network can't be built with.
         """
-        vision, text = required(official, "vision_config"), required(official, "llm_config")
+        vision, text = required_part(official, "vision_config"), required_part(official, "llm_config")
         for part, values in (("", official), ("vision_config", vision), ("llm_config", text)):
             for key, value in _FIXED[part].items():
                 if values.get(key, value) != value:
@@ -215,8 +215,9 @@ def _text(values: Mapping[str, Any]) -> TextConfig:
     def get(key: str) -> Any:
         return required(values, key, "llm_config")
 
-    architecture = (get("architectures") or [None])[0]
-    if architecture not in _LLMS:
+    architectures = get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else architectures
+    if not isinstance(architecture, str) or architecture not in _LLMS:
         raise CheckpointError(
             f"llm_config.architectures of config.json is {architecture!r}; this version reads {', '.join(_LLMS)}"
         )

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from monai_sa2va.checkpoints.families.base import Family, required
+from monai_sa2va.checkpoints.families.base import Family, required, required_part
 from monai_sa2va.checkpoints.families.key_map import KeyRule
 from monai_sa2va.checkpoints.families.shipped_template import shipped_template
 from monai_sa2va.config import Sa2VAConfig, TextConfig
@@ -104,8 +104,8 @@ class _QwenFamily(Family):
         Raises:
             CheckpointError: when a field is missing, or has a value that the network can't be built with.
         """
-        vision = required(official, "vision_config")
-        text = official.get("text_config") or official
+        vision = required_part(official, "vision_config")
+        text = required_part(official, "text_config") if official.get("text_config") else official
         fixed = {**_FIXED["vision_config"], "hidden_act": self.vision_act, "out_hidden_size": text.get("hidden_size")}
         parts = (
             ("", official, _FIXED[""]),
@@ -203,6 +203,11 @@ class _QwenFamily(Family):
         )
 
 
+def _vision_has(official: Mapping[str, Any], key: str) -> bool:
+    vision = official.get("vision_config")
+    return isinstance(vision, Mapping) and key in vision
+
+
 class Qwen25Family(_QwenFamily):
     """Sa2VA-Qwen2_5-VL."""
 
@@ -218,7 +223,7 @@ class Qwen25Family(_QwenFamily):
 
     def recognises(self, official: Mapping[str, Any]) -> bool:
         """Whether ``vision_config`` names layers with attention over the whole picture."""
-        return "fullatt_block_indexes" in (official.get("vision_config") or {})
+        return _vision_has(official, "fullatt_block_indexes")
 
 
 class Qwen3Family(_QwenFamily):
@@ -236,4 +241,4 @@ class Qwen3Family(_QwenFamily):
 
     def recognises(self, official: Mapping[str, Any]) -> bool:
         """Whether ``vision_config`` has deepstack."""
-        return "deepstack_visual_indexes" in (official.get("vision_config") or {})
+        return _vision_has(official, "deepstack_visual_indexes")

@@ -49,8 +49,8 @@ def shipped_template(folder: Path) -> str | None:
         asked = byte_tokenizer("qwen3_vl").apply_chat_template(
             [{"role": "user", "content": content}], chat_template=template, tokenize=False, add_generation_prompt=True
         )
-    except (TemplateError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{name} can't be rendered: {str(error).splitlines()[0]}") from error
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} can't be rendered: {' '.join(str(error).split())}") from error
     opens, closes, fills = QWEN_IMAGE_TOKENS
     for known, chat in CHAT_TEMPLATES.items():
         if asked == f"{chat.opening}{chat.before}{opens}{fills}{closes}{_TEXT}{chat.between}":
@@ -65,7 +65,10 @@ def _find(folder: Path) -> tuple[str, str] | None:
     """File name and text of the template, in transformers' order."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.name, own.read_text(encoding="utf-8")
+        try:
+            return own.name, own.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{own.name} can't be read: {error}") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         file = folder / name
         if not file.is_file():
@@ -82,5 +85,6 @@ def _find(folder: Path) -> tuple[str, str] | None:
 def _default(template: Any) -> str:
     """The template, or of several with names the one called default."""
     if isinstance(template, list):
-        return str(next((entry.get("template") for entry in template if entry.get("name") == "default"), ""))
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        return str(named.get("default") or "")
     return str(template)

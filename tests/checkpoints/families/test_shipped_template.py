@@ -53,6 +53,8 @@ def test_where_it_may_lie(tmp_path: Path) -> None:
         ("chat_template.jinja", "{{ messages[0]['role'] }}", r"chat_template\.jinja is none of the chat templates"),
         ("chat_template.jinja", "{% for %}", r"chat_template\.jinja can't be rendered"),
         ("chat_template.json", "[]", r"chat_template\.json can't be read: it is no JSON object"),
+        ("chat_template.jinja", "{{ 1 / 0 }}", r"chat_template\.jinja can't be rendered: division by zero"),
+        ("tokenizer_config.json", '{"chat_template": ["a"]}', r"tokenizer_config\.json is none of the chat templates"),
         ("tokenizer_config.json", "{", r"tokenizer_config\.json can't be read"),
     ],
 )
