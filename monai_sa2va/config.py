@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -330,6 +330,18 @@ class Sa2VAConfig:
                 values[key] = _build(part, values[key], prefix=f"{key}.")
         result: Sa2VAConfig = _build(cls, values, prefix="")
         return result
+
+    def differing(self, values: Mapping[str, Any]) -> list[str]:
+        """Keys in which a stored configuration is another; what it lacks, as of an earlier version, is the default.
+
+        Args:
+            values: as :meth:`to_dict` gives them.
+
+        Raises:
+            ConfigError: as :meth:`from_dict`.
+        """
+        other = self.from_dict(dict(values))
+        return sorted(f.name for f in fields(self) if getattr(self, f.name) != getattr(other, f.name))
 
 
 def _parts(family: Any) -> dict[str, type]:

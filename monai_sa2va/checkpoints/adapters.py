@@ -29,6 +29,7 @@ from monai_sa2va.checkpoints.fit import listed
 from monai_sa2va.checkpoints.info import INFO_KEY, PRESENCE, checkpoint_file, is_adapter, read_info
 from monai_sa2va.checkpoints.load import read_weights
 from monai_sa2va.checkpoints.save import save_checkpoint
+from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError, OutputError
 
 __all__ = [
@@ -181,7 +182,8 @@ def apply_adapter(network: _Network, path: str | os.PathLike[str] | None) -> _Ne
         return network
     adapter = read_adapter(path)
     holder: Any = network
-    own, told = _plain(holder.config.to_dict()), _plain(adapter.info["config"])
+    # what an earlier version didn't store has its default
+    own, told = (_plain(c.to_dict()) for c in (holder.config, Sa2VAConfig.from_dict(adapter.info["config"])))
     if same_tokenizer(own["tokenizer"], told["tokenizer"]):
         told["tokenizer"] = own["tokenizer"]
     compared = (own.keys() | told.keys()) - {*PRESENCE, "name"}

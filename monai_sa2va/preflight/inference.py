@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,9 +55,7 @@ def check_checkpoint(settings: Settings) -> Iterator[Remark]:
     told = path.name if adapter is None else read_adapter(adapter).name
     info = read_info(adapter or path)
     network = settings.value("network_def")
-    if "config" in info and _plain(info["config"]) != _plain(network.config.to_dict()):
-        own, stored = _plain(network.config.to_dict()), _plain(info["config"])
-        odd = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
+    if "config" in info and (odd := network.config.differing(info["config"])):
         raise CheckpointError(
             f"{told} was trained with another {', '.join(odd)} than network_def has; leave network_def as it is"
         )
@@ -163,9 +160,3 @@ def _check_values(weights: Mapping[str, torch.Tensor], fresh: Mapping[str, torch
         # what begins as 0, such as a bias, may have stayed so
         if tensor.ndim > 1 and not tensor.any() and key in fresh and bool(fresh[key].any()):
             raise CheckpointError(f"{name} holds nothing but 0 in {key}: a conversion left it out; convert it again")
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON keeps it: tuples are lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(config))
-    return plain

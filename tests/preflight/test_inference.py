@@ -61,6 +61,16 @@ def test_a_whole_checkpoint_passes(save):
     ]
 
 
+def test_a_checkpoint_of_an_earlier_version_lacks_newer_settings(save):
+    def age(content):
+        for key in ("min_pixels", "max_pixels", "origin"):
+            content["info"]["config"].pop(key)
+        content["info"]["config"]["text"].pop("head_dim")
+
+    (line,) = lines(check_checkpoint, **save(age))
+    assert line.startswith("pass m.pt is complete")
+
+
 def _set(key, change):
     def set_it(content):
         content["model"][key] = change(content["model"][key])
