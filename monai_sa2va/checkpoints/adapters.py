@@ -13,7 +13,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,7 +28,6 @@ from monai_sa2va.checkpoints.fit import listed
 from monai_sa2va.checkpoints.info import INFO_KEY, PRESENCE, checkpoint_file, is_adapter, read_info
 from monai_sa2va.checkpoints.load import read_weights
 from monai_sa2va.checkpoints.save import save_checkpoint
-from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import CheckpointError, OutputError
 
 __all__ = [
@@ -182,18 +180,16 @@ def apply_adapter(network: _Network, path: str | os.PathLike[str] | None) -> _Ne
         return network
     adapter = read_adapter(path)
     holder: Any = network
-    # what an earlier version didn't store has its default
-    own, told = (_plain(c.to_dict()) for c in (holder.config, Sa2VAConfig.from_dict(adapter.info["config"])))
-    if same_tokenizer(own["tokenizer"], told["tokenizer"]):
-        told["tokenizer"] = own["tokenizer"]
-    compared = (own.keys() | told.keys()) - {*PRESENCE, "name"}
-    odd = sorted(key for key in compared if own.get(key) != told.get(key))
+    config, told = holder.config, adapter.info["config"]
+    odd = [key for key in config.differing(told) if key not in (*PRESENCE, "name")]
+    if "tokenizer" in odd and same_tokenizer(config.tokenizer, told["tokenizer"]):
+        odd.remove("tokenizer")
     if odd:
         raise CheckpointError(
             f"{adapter.name} was trained with another {', '.join(odd)} than this network has; give its own base"
         )
     merge_into(network.state_dict(), adapter)
-    holder.config = replace(holder.config, **{key: told[key] for key in PRESENCE if key in told})
+    holder.config = replace(config, **{key: told[key] for key in PRESENCE if key in told})
     return network
 
 
@@ -251,9 +247,3 @@ def check_base(weights: Mapping[str, torch.Tensor], adapter: AdapterFile) -> Non
             f"{adapter.name} was trained on another base (hash {str(expected)[:12]}, this one has {found[:12]}); give "
             "the checkpoint that it was fine-tuned from"
         )
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON keeps it: tuples are lists."""
-    plain: dict[str, Any] = json.loads(json.dumps(config))
-    return plain
