@@ -439,5 +439,21 @@ ROWS: tuple[Row, ...] = (
         _S.WARNING,
         ("volume",),
     ),
+    Row(
+        "No date with its time: neither of content, acquisition, series nor study",
+        "a SEG, which must have one, gets the day and the hour of writing; an RTSTRUCT's stays empty",
+        lambda: made.series(**dict.fromkeys(("StudyTime", "SeriesTime", "ContentTime", "AcquisitionTime"), "")),
+        _C.MISSING_ATTRIBUTE,
+        _S.WARNING,
+        ("volume",),
+    ),
+    Row(
+        'Attributes of patient or study with values that DICOM doesn\'t allow (a birth date "unknown", an age "45", …)',
+        "written empty where an attribute must be there, else left out; UIDs are kept, as references have to match",
+        lambda: made.series(PatientBirthDate="unknown", PatientAge="45"),
+        _C.INVALID_ATTRIBUTE,
+        _S.WARNING,
+        ("volume",),
+    ),
 )
 """Every irregularity that has a code, and the regular case first."""
