@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from monai_sa2va.dicom.findings import Finding, FindingCode, Severity
 
-__all__ = ["CINE_CLASSES", "VOLUME_MODALITIES", "not_wanted", "sop_class_name"]
+__all__ = ["CINE_CLASSES", "SLICE_MODALITIES", "VOLUME_MODALITIES", "not_wanted", "sop_class_name"]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _NO_IMAGES = (
@@ -42,6 +42,9 @@ ophthalmic photographs."""
 
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 """Modalities whose images are slices, so that several of them without a place can't be put together."""
+
+SLICE_MODALITIES = ("CT", "MR", "PT")
+"""Modalities whose every frame is a slice, so that several frames of one file without a place can't be put together."""
 
 _CAPTURES = ("SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "DOSE REPORT", "CT_SOM5 PROT", "CSA REPORT", "REPORT")
 

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,12 +152,11 @@ def _make(segmentation: Segmentation, series: DicomSeries, created: datetime | N
 
 def _contours(mask: np.ndarray, series: DicomSeries) -> list[Any]:
     items: list[Any] = []
-    frames_of = Counter(frame.sop_instance_uid for frame in series.frames)
     for z in np.flatnonzero(mask.any(axis=(0, 1))):
         frame = series.frames[int(z)]
         matrix = frame_matrix(frame)
         source = _item(ReferencedSOPClassUID=frame.sop_class_uid, ReferencedSOPInstanceUID=frame.sop_instance_uid)
-        if frame.number > 1 or frames_of[frame.sop_instance_uid] > 1:
+        if frame.siblings > 1:
             source.ReferencedFrameNumber = frame.number
         for points in mask_contours(mask[..., z]):
             places = points @ matrix[:3, :2].T + matrix[:3, 3]

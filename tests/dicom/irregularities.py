@@ -344,7 +344,7 @@ ROWS: tuple[Row, ...] = (
         ("volume",),
     ),
     Row(
-        "Several CT, MR, PT or NM images without position",
+        "Several CT, MR, PT or NM images without position, or CT, MR or PT frames of one file",
         "refused: nobody knows where they lie",
         lambda: made.series(each=lambda z: {} if z else {"position": None}),
         _C.MISSING_POSITION,
@@ -356,6 +356,14 @@ ROWS: tuple[Row, ...] = (
         lambda: made.series(ImageOrientationPatient=None),
         _C.MISSING_POSITION,
         _S.REFUSED,
+    ),
+    Row(
+        "Several frames of one file without position, of nuclear medicine, 3D ultrasound, OCT, …",
+        "each frame is segmented by itself, in the order of the file, and written by its number, without a place",
+        lambda: [made.image(made.voxels(5, 6, 8), made.ENHANCED_US, "US")],
+        _C.MISSING_POSITION,
+        _S.WARNING,
+        ("stack",),
     ),
     Row(
         "A single image without position or orientation",
