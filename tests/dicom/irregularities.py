@@ -300,6 +300,14 @@ ROWS: tuple[Row, ...] = (
         ("volume",),
     ),
     Row(
+        "Several frames in a file whose SOP class allows one",
+        "read like any other; what refers to a frame tells its number",
+        lambda: [made.image(made.voxels(3, 6, 8), made.SC, "OT")],
+        _C.MULTI_FRAME,
+        _S.HANDLED,
+        ("cine",),
+    ),
+    Row(
         "A film of ultrasound, X-ray, endoscopy",
         "a cine: frames in time",
         lambda: [made.cine()],

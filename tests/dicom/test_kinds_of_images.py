@@ -176,6 +176,7 @@ def test_one_frame_of_several_is_referred_to_by_its_number(tmp_path: Path) -> No
     ds = made.image(pixels, position=(0, 0, 0), orientation=made.AXIAL, spacing=(1, 1), bits_stored=12)
     series = find(tmp_path / "in", [ds])
     assert series.shape == (8, 6, 1)
+    assert (FindingCode.MULTI_FRAME, Severity.HANDLED) in {(one.code, one.severity) for one in series.findings}
     result = segmentation(series, np.ones((1, *series.shape), bool), ["liver"])
     seg = pydicom.dcmread(write_dicom_seg(result, tmp_path / "seg.dcm"))
     source = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
