@@ -135,14 +135,21 @@ def content_time(header: Any, created: datetime | None) -> tuple[str, str]:
         header: of the source.
         created: what is written; ``None`` takes the source's own, so that the same input gives the same file. Where it
             has none, nothing is invented: it is the day and the hour of writing, or of ``SOURCE_DATE_EPOCH`` (UTC).
+
+    Raises:
+        ConfigError: when ``SOURCE_DATE_EPOCH`` is asked and is no time.
     """
     if created is not None:
         return created.strftime("%Y%m%d"), created.strftime("%H%M%S")
     known = source_time(header)
     if known is not None:
         return known
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    now = datetime.fromtimestamp(int(epoch), timezone.utc) if epoch.isdigit() else datetime.now()
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        now = datetime.fromtimestamp(int(epoch), timezone.utc) if epoch else datetime.now()
+    except (ValueError, OverflowError, OSError) as error:
+        message = f"SOURCE_DATE_EPOCH is {epoch!r}; give whole seconds since 1970, or unset it"
+        raise ConfigError(message) from error
     return now.strftime("%Y%m%d"), now.strftime("%H")
 
 

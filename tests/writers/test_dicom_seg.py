@@ -31,7 +31,7 @@ from segmented import find, segmentation, some_masks
 from monai_sa2va.dicom.findings import FindingCode, Severity
 from monai_sa2va.dicom.series import Layout
 from monai_sa2va.dicom.values import quiet_pydicom
-from monai_sa2va.errors import OutputError
+from monai_sa2va.errors import ConfigError, OutputError
 from monai_sa2va.writers.dicom_object import content_time, context_findings, plain_text, read_header, source_time
 from monai_sa2va.writers.dicom_seg import make_dicom_seg, write_dicom_seg
 from monai_sa2va.writers.rtstruct import write_rtstruct
@@ -229,6 +229,9 @@ def test_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     assert source_time(header) is None
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764000000")
     assert content_time(header, None) == ("20251124", "16")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is 'yesterday'; give whole seconds"):
+        content_time(header, None)
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     date, hour = content_time(header, None)
     written = datetime.strptime(date + hour, "%Y%m%d%H")
