@@ -60,6 +60,7 @@ _TAGS = (
     *("RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("NominalScannedPixelSpacing", "SliceThickness", "FrameTime", "FrameTimeVector", "SequenceOfUltrasoundRegions"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SpecificCharacterSet"),
+    *("DetectorInformationSequence", "SliceVector", "TimeSlotVector", "SpacingBetweenSlices"),
     *VALUE_SEPARATORS,
     *TIME_SEPARATORS,
 )

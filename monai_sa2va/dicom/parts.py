@@ -26,7 +26,7 @@ from monai_sa2va.dicom.frames import Candidate, frame_of_reference
 from monai_sa2va.dicom.geometry import arrange, by_orientation
 from monai_sa2va.dicom.headers import Header
 from monai_sa2va.dicom.instance import InstanceReader
-from monai_sa2va.dicom.kinds import CINE_CLASSES, VOLUME_MODALITIES, not_wanted
+from monai_sa2va.dicom.kinds import CINE_CLASSES, SLICE_MODALITIES, VOLUME_MODALITIES, not_wanted
 from monai_sa2va.dicom.looks import channels, look_findings, pixel_fault, raster
 from monai_sa2va.dicom.series import DicomFile, DicomSeries, Layout
 from monai_sa2va.dicom.values import text, uid_of, whole
@@ -145,6 +145,8 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
             made.append(_series(own, Layout.CINE, None, findings))
         elif all(one.placed for one in own):
             placed += own
+        elif _are_views(own):
+            made.append(_series(own, Layout.STACK, None, [*findings, _no_place_of_views(own)]))
         else:
             unplaced += own
     sliced = frames[0].header.modality in VOLUME_MODALITIES or any(one.header.frames > 1 for one in unplaced)
@@ -185,6 +187,13 @@ def _is_cine(frames: list[Candidate]) -> bool:
         return False
     places = {None if one.frame.position is None else tuple(one.frame.position) for one in frames}
     return len(places) == 1
+
+
+def _are_views(frames: list[Candidate]) -> bool:
+    """Several frames of one instance that needn't be slices, and of which none says where it lies."""
+    return (
+        len(frames) > 1 and frames[0].header.modality not in SLICE_MODALITIES and not any(one.placed for one in frames)
+    )
 
 
 def _placed(frames: list[Candidate], findings: list[Finding]) -> Iterator[DicomSeries | LeftOut]:
@@ -249,6 +258,14 @@ def _no_place(unplaced: list[Candidate]) -> Finding:
     names = " and ".join(name for name, value in missing.items() if value is None)
     message = f"no valid {names} (slices: {len(unplaced)}), so nobody knows where they lie; export the series again"
     return Finding(FindingCode.MISSING_POSITION, Severity.REFUSED, message)
+
+
+def _no_place_of_views(frames: list[Candidate]) -> Finding:
+    message = (
+        f"no position, orientation or spacing (frames of one file: {len(frames)}): each is segmented by itself, in the "
+        "order of the file, and written by its number without a place in the world"
+    )
+    return Finding(FindingCode.MISSING_POSITION, Severity.WARNING, message)
 
 
 def _no_place_of_picture(one: Candidate) -> list[Finding]:
