@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ def write_results(
     include_patient: bool = False,
     patient: str | None = None,
     run: Mapping[str, Any] | None = None,
+    before_rename: Callable[[], None] | None = None,
 ) -> Written:
     """Write ``<label>.nii.gz``, ``<label>.png``, ``overview.png`` and ``report.json``: all of them, or none.
 
@@ -79,12 +80,13 @@ def write_results(
         patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
         run: what the report tells of the run that wrote it, such as the fingerprint that a later one knows it by;
             ``weights``, a hash, goes into DICOM objects, too.
+        before_rename: called when all is written, before the folder is seen.
 
     Raises:
         ConfigError: when a format is unknown.
         OutputError: when something can't be written, or is there already.
     """
-    with whole_folder(Path(folder), overwrite) as part:
+    with whole_folder(Path(folder), overwrite, before_rename) as part:
         weights = None if run is None else run.get("weights")
         masks = write_masks(segmentation, part, formats, include_patient=include_patient, checkpoint=weights)
         overview = write_overview(segmentation, part / _OVERVIEW)
