@@ -18,7 +18,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -51,24 +51,27 @@ def run_lock(output_dir: Path, shard: Shard | None = None) -> Iterator[None]:
     lock = FileLock(own)
     try:
         _take(lock, own)
-        try:
-            refuse_held(output_dir, shard, but=own)
-            # not in the locked file itself, which older versions of filelock empty when they try it
-            since = datetime.now().astimezone().isoformat(timespec="seconds")
-            holder.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
-            yield
-        finally:
-            # while it is held, so that nobody else's is removed
-            holder.unlink(missing_ok=True)
-            own.unlink(missing_ok=True)
-            lock.release()
     except OSError as error:
-        if isinstance(error, OutputError) or error.filename not in (str(own), str(holder)):
+        if isinstance(error, OutputError):
             raise
         raise OutputError(
             f"the folder {os.fspath(output_dir)!r} can't be locked: {error.strerror or type(error).__name__}; choose "
             "another"
         ) from error
+    try:
+        refuse_held(output_dir, shard, but=own)
+        # not in the locked file itself, which older versions of filelock empty when they try it
+        since = datetime.now().astimezone().isoformat(timespec="seconds")
+        # a disk that is full fails where results are written; without this text a second run is only told less
+        with suppress(OSError):
+            holder.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": since}))
+        yield
+    finally:
+        # while it is held, so that nobody else's is removed
+        for path in (holder, own):
+            with suppress(OSError):
+                path.unlink()
+        lock.release()
 
 
 def refuse_held(output_dir: Path, shard: Shard | None = None, but: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from monai_sa2va import __version__
 from monai_sa2va.batch.job import Outcome, Status
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.writers.files import atomic_path
-from monai_sa2va.writers.results import write_table
+from monai_sa2va.writers.results import sort_rows, write_table
 
-__all__ = ["OBJECT_COLUMNS", "SUMMARY_COLUMNS", "Tables", "sort_rows"]
+__all__ = ["OBJECT_COLUMNS", "SUMMARY_COLUMNS", "Tables"]
 
 SUMMARY_COLUMNS = ("image", "folder", "status", "modality", "slices", "objects", "found", "code", "reason")
 """Of ``summary.csv``."""
@@ -34,23 +34,6 @@ OBJECT_COLUMNS = (
     *("image", "folder", "label", "prompt", "presence", "voxels", "area_mm2", "volume_mm3", "empty_because"),
 )
 """Of ``objects.csv``."""
-
-
-def sort_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows of a table in their order, which doesn't depend on how many workers or shards there were.
-
-    By image, folder, and for those that have no folder by all that tells them apart. Of one image's objects the order
-    stays.
-
-    Args:
-        rows: of either table, their values as they are or as text.
-    """
-
-    def place(row: Mapping[str, Any]) -> tuple[str, ...]:
-        named = tuple("" if row.get(key) is None else str(row[key]) for key in SUMMARY_COLUMNS)
-        return named if not named[1] else named[:2]
-
-    return sorted(rows, key=place)
 
 
 class Tables:

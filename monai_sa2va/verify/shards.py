@@ -19,9 +19,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from monai_sa2va.batch.tables import sort_rows
 from monai_sa2va.errors import DataError
 from monai_sa2va.writers.files import atomic_path
+from monai_sa2va.writers.results import sort_rows
 
 __all__ = ["Merged", "merge_tables"]
 
