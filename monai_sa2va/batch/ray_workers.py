@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -237,6 +238,9 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
         if workers > cores:
             raise ConfigError(f"workers is {workers}, but this computer is for {cores} at most; give fewer")
         shared["num_cpus"] = max(workers, os.cpu_count() or 1)
+    main = threading.current_thread() is threading.main_thread()
+    # Ray's own handlers end the program with a code of theirs, or by abort, before its tables are written
+    heard = signal.getsignal(signal.SIGTERM) if main else None
     try:
         ray.init(**shared, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -244,3 +248,6 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
         raise ProcessError(
             f"Ray at {address!r} can't be used: {reason}; start it, or give the address of one"
         ) from error
+    finally:
+        if heard is not None:
+            signal.signal(signal.SIGTERM, heard)

@@ -49,12 +49,12 @@ def _reports(out: Path) -> list[Path]:
     return [place / "report.json" for place in places if place.name[0] != "."]
 
 
-def _killed(number: int, bundle: Path, data: Path, out: Path, after: int) -> int:
+def _killed(number: int, bundle: Path, data: Path, out: Path, after: int, *words: str) -> int:
     """Send a signal when so many reports are there; the exit code."""
     # a shell's background job, such as this test may be part of, ignores Ctrl-C, and what it starts inherits that
     heard = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        process = subprocess.Popen(_command(bundle, data, out), stderr=subprocess.DEVNULL, env=_environment())
+        process = subprocess.Popen(_command(bundle, data, out, *words), stderr=subprocess.DEVNULL, env=_environment())
     finally:
         signal.signal(signal.SIGINT, heard)
     with process:
@@ -112,6 +112,20 @@ def test_an_orderly_end(bundle: Path, tmp_path: Path, rows: Rows, number: int, c
     # one may have appeared as the signal came: it is whole, and the next run lists it
     assert len(_reports(tmp_path / "out")) - len(table) in (0, 1)
     assert not list((tmp_path / "out").rglob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_orderly_end_of_workers(bundle: Path, tmp_path: Path, rows: Rows, number: int, code: int) -> None:
+    pytest.importorskip("ray")
+    data, out = tree(tmp_path / "data", 60, broken=False), tmp_path / "out"
+    assert _killed(number, bundle, data, out, 4, "--workers", "2") == code
+    # two workers had two each
+    assert 0 <= len(_reports(out)) - len(rows(out / "summary.csv")) <= 4
+    again = _run(bundle, data, out)
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert len(rows(out / "summary.csv")) == 60
+    assert not list(out.rglob(".*"))
 
 
 @pytest.mark.slow
