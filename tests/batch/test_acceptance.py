@@ -118,13 +118,13 @@ def test_an_orderly_end(bundle: Path, tmp_path: Path, rows: Rows, number: int, c
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_orderly_end_of_workers(bundle: Path, tmp_path: Path, rows: Rows, number: int, code: int) -> None:
     pytest.importorskip("ray")
-    data, out = tree(tmp_path / "data", 60, broken=False), tmp_path / "out"
+    data, out = tree(tmp_path / "data", 24, broken=False), tmp_path / "out"
     assert _killed(number, bundle, data, out, 4, "--workers", "2") == code
     # two workers had two each
     assert 0 <= len(_reports(out)) - len(rows(out / "summary.csv")) <= 4
     again = _run(bundle, data, out)
     assert again.returncode == 0, again.stderr[-2000:]
-    assert len(rows(out / "summary.csv")) == 60
+    assert len(rows(out / "summary.csv")) == 24
     assert not list(out.rglob(".*"))
 
 
