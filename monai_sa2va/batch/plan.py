@@ -29,7 +29,7 @@ from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import check_prompts
-from monai_sa2va.writers.files import free_name
+from monai_sa2va.writers.files import free_name, shown_name
 from monai_sa2va.writers.results import folder_name
 
 __all__ = ["jobs_of_entries", "plan_jobs"]
@@ -150,7 +150,7 @@ def jobs_of_entries(entries: Iterable[Any], prompts: Sequence[str]) -> Iterator[
                 verdict = (Status.FAILED, error.code, str(error).removeprefix(f"[{error.code}] "))
         yield Job(
             number,
-            path.name,
+            shown_name(path.name),
             folders.take(folder_name(path)),
             path,
             asked,
@@ -188,7 +188,7 @@ class _Planner:
 
     def add_file(self, path: Path) -> None:
         """A picture or a volume in a file of its own."""
-        name = path.name
+        name = shown_name(path.name)
         self._add(name, folder_name(path), path, None, {"slices": _slices(path)})
 
     def add_trees(self, places: Sequence[Path]) -> None:

@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from monai_sa2va.dicom.codecs import missing_codec
+from monai_sa2va.dicom.copies import without_copies
 from monai_sa2va.dicom.duplicates import Separated, separate
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.frames import Candidate, frame_of_reference
 from monai_sa2va.dicom.geometry import arrange, by_orientation
-from monai_sa2va.dicom.headers import Header
 from monai_sa2va.dicom.instance import InstanceReader
 from monai_sa2va.dicom.kinds import CINE_CLASSES, VOLUME_MODALITIES, not_wanted
 from monai_sa2va.dicom.looks import channels, look_findings, pixel_fault, raster
@@ -123,6 +123,8 @@ def _mixed_kinds(groups: list[list[Candidate]]) -> Finding:
 
 
 def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[DicomSeries | LeftOut]:
+    frames, copies = without_copies(frames)
+    findings = [*findings, *copies]
     fault = pixel_fault([*{id(one.header): one.header for one in frames}.values()])
     if fault is not None:
         return [_left_out(frames, fault)]
@@ -130,10 +132,6 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
     missing = next((found for kind in sorted(kinds) if (found := missing_codec(*kind)) is not None), None)
     if missing is not None:
         return [_left_out(frames, missing)]
-    try:
-        frames, findings = _without_copies(frames, findings)
-    except DicomError as error:
-        return [_left_out(frames, error.finding)]
     made: list[DicomSeries | LeftOut] = []
     placed = []
     by_header: dict[int, list[Candidate]] = defaultdict(list)
@@ -152,30 +150,6 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
         return [*made, _left_out([*placed, *unplaced], _no_place(unplaced))]
     made += [_series([one], Layout.PICTURE, None, [*findings, *_no_place_of_picture(one)]) for one in unplaced]
     return [*made, *_placed(placed, findings)]
-
-
-def _without_copies(frames: list[Candidate], findings: list[Finding]) -> tuple[list[Candidate], list[Finding]]:
-    """Frames of one file an instance, where several files of it have the same pixels."""
-    kept: dict[str, list[Header]] = defaultdict(list)
-    copies: set[int] = set()
-    for header in {id(one.header): one.header for one in frames}.values():
-        same = kept[text(header.values, "SOPInstanceUID")]
-        if any(_same_frames(other, header) for other in same):
-            copies.add(id(header))
-        else:
-            same.append(header)
-    if not copies:
-        return frames, findings
-    message = f"files left out, as they are copies of others: {len(copies)}"
-    told = Finding(FindingCode.DUPLICATE_POSITION, Severity.HANDLED, message)
-    return [one for one in frames if id(one.header) not in copies], [*findings, told]
-
-
-def _same_frames(first: Header, second: Header) -> bool:
-    if first.frames != second.frames:
-        return False
-    with InstanceReader(first.file) as one, InstanceReader(second.file) as other:
-        return all(map(np.array_equal, one.frames(), other.frames()))
 
 
 def _is_cine(frames: list[Candidate]) -> bool:

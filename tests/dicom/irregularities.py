@@ -116,10 +116,10 @@ def _cut(ds: Dataset, end: int) -> Dataset:
     return ds
 
 
-def _compressed_and_cut() -> list[Dataset]:
-    images = made.series(rows=32, columns=32, bits_stored=16)
+def _compressed_and_cut(rows: int = 32, columns: int = 32) -> list[Dataset]:
+    images = made.series(rows=rows, columns=columns, bits_stored=16)
     for ds in images:
-        ds.compress(made.RLE)
+        ds.compress(made.RLE, generate_instance_uid=False)
         ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
     return images
 
@@ -158,6 +158,14 @@ ROWS: tuple[Row, ...] = (
         "The same instance in two files",
         "one is read",
         lambda: [*made.series(), *made.series()],
+        _C.DUPLICATE_POSITION,
+        _S.HANDLED,
+        ("volume",),
+    ),
+    Row(
+        "The same instance in two files, one of which is cut or damaged",
+        "the other one is read",
+        lambda: [*made.series(), _cut(made.series()[0], 50), *_compressed_and_cut(6, 8)[1:2]],
         _C.DUPLICATE_POSITION,
         _S.HANDLED,
         ("volume",),
