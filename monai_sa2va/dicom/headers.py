@@ -208,19 +208,21 @@ def dataset_of(file: DicomFile, stream: BinaryIO, tags: tuple[str, ...] | None, 
     begin = stream.read(132)
     stream.seek(0)
     marked = begin[128:] == b"DICM"
-    if not marked and not begin.startswith((b"\x02\0\0\0", b"\x02\0\x10\0", b"\x08\0", b"\0\x08")):
+    # also without the 128 bytes that go before, from any element of the file's meta information
+    meta = begin.startswith(b"\x02\0") and begin[4:6].isalpha() and begin[4:6].isupper()
+    if not marked and not meta and not begin.startswith((b"\x02\0\0\0", b"\x08\0", b"\0\x08")):
         packed = begin.startswith(_PACKED)
         raise not_dicom(file, "is packed; if it holds DICOM, unpack it" if packed else "is no DICOM file")
     try:
         dataset = dcmread(WithoutHoles(stream), stop_before_pixels=not pixels, force=True, specific_tags=wanted)
-        meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
-        if not meta.get("TransferSyntaxUID"):
+        file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+        if not file_meta.get("TransferSyntaxUID"):
             implicit, little = dataset.original_encoding
             known = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            meta.TransferSyntaxUID = known
-        dataset.file_meta = meta
+            file_meta.TransferSyntaxUID = known
+        dataset.file_meta = file_meta
         # read now, not when an attribute is asked for
-        told = str(meta.get("MediaStorageSOPClassUID", "")) or text(dataset, "SOPClassUID")
+        told = str(file_meta.get("MediaStorageSOPClassUID", "")) or text(dataset, "SOPClassUID")
     # damaged bytes raise nearly anything
     except Exception as error:
         raise not_dicom(file, f"is damaged DICOM, or none: {type(error).__name__}") from None

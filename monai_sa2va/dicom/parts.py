@@ -33,6 +33,9 @@ from monai_sa2va.dicom.values import text, uid_of, whole
 
 __all__ = ["LeftOut", "parts_of"]
 
+_MOSAIC = "MOSAIC"
+"""ImageType of images that hold all slices of a volume side by side."""
+
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
@@ -110,7 +113,7 @@ def _by_kind(frames: list[Candidate]) -> list[list[Candidate]]:
         rounded = spacing and tuple(round(mm, 4) for mm in spacing)
         header = one.header
         kind = (header.sop_class, header.modality, channels(header), raster(header), frame_of_reference(header))
-        groups[(*kind, rounded)].append(one)
+        groups[(*kind, rounded, _MOSAIC in one.image_type)].append(one)
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
@@ -149,7 +152,28 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
     if unplaced and sliced and len(unplaced) + len(placed) > 1:
         return [*made, _left_out([*placed, *unplaced], _no_place(unplaced))]
     made += [_series([one], Layout.PICTURE, None, [*findings, *_no_place_of_picture(one)]) for one in unplaced]
-    return [*made, *_placed(placed, findings)]
+    parts = _placed(placed, findings)
+    if _MOSAIC not in frames[0].image_type:
+        return [*made, *parts]
+    for part in parts:
+        made += _without_place(part) if isinstance(part, DicomSeries) else [part]
+    return made
+
+
+def _without_place(mosaics: DicomSeries) -> list[DicomSeries]:
+    """Pictures, or a cine of them: what a mosaic's header tells is no place of any of the slices in it."""
+    message = (
+        "a mosaic: slices side by side in one image, segmented as a picture without a place in the world; "
+        "split it into slices to have volumes"
+    )
+    told = [finding for finding in mosaics.findings if finding.code is not FindingCode.SINGLE_SLICE]
+    told.append(Finding(FindingCode.MISSING_POSITION, Severity.WARNING, message))
+    frames = [replace(frame, position=None, orientation=None) for frame in mosaics.frames]
+    bare = replace(mosaics, affine=None, findings=tuple(told))
+    if mosaics.layout in (Layout.CINE, Layout.PICTURE):
+        return [replace(bare, frames=tuple(frames))]
+    columns, rows, _ = mosaics.shape
+    return [replace(bare, layout=Layout.PICTURE, frames=(one,), shape=(columns, rows, 1)) for one in frames]
 
 
 def _is_cine(frames: list[Candidate]) -> bool:
