@@ -26,10 +26,11 @@ from monai_sa2va.batch.where import Attributes, Where
 from monai_sa2va.data.headers import SUFFIXES, image_suffix, read_grid
 from monai_sa2va.dicom.findings import Finding, Severity
 from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.dicom.values import shown_name
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import check_prompts
-from monai_sa2va.writers.files import free_name, shown_name
+from monai_sa2va.writers.files import free_name
 from monai_sa2va.writers.results import folder_name
 
 __all__ = ["jobs_of_entries", "plan_jobs"]

@@ -24,9 +24,8 @@ from typing import BinaryIO, cast
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.series import DicomFile
 from monai_sa2va.dicom.streams import LargeMember
-from monai_sa2va.dicom.values import items, texts
+from monai_sa2va.dicom.values import items, shown_name, texts
 from monai_sa2va.errors import DataError
-from monai_sa2va.writers.files import shown_name
 
 __all__ = ["file_label", "list_files", "not_dicom", "open_file"]
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from monai_sa2va.errors import OutputError
 
-__all__ = ["atomic_path", "free_name", "make_folder", "safe_name", "shown_name", "unique_names"]
+__all__ = ["atomic_path", "free_name", "make_folder", "safe_name", "unique_names"]
 
 _MAX_NAME = 60
 _OTHER = re.compile(r"[^a-z0-9]+")
@@ -38,16 +38,6 @@ def safe_name(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii").lower()
     return _OTHER.sub("_", plain).strip("_")[:_MAX_NAME].strip("_") or "object"
-
-
-def shown_name(name: str, other: str = "?") -> str:
-    """A file's name in one line that every table and terminal takes.
-
-    Args:
-        name: of a file or folder.
-        other: stands for each character that can't be shown.
-    """
-    return "".join(character if character.isprintable() else other for character in name)
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:

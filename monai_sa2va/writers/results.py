@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monai_sa2va.data.headers import image_suffix
+from monai_sa2va.dicom.values import shown_name
 from monai_sa2va.errors import DataError, OutputError, Sa2VAError
-from monai_sa2va.writers.files import atomic_path, shown_name
+from monai_sa2va.writers.files import atomic_path
 from monai_sa2va.writers.masks import write_masks
 from monai_sa2va.writers.overview import write_overview
 from monai_sa2va.writers.report import describe_objects, write_report
