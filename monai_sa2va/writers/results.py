@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monai_sa2va.data.headers import image_suffix
+from monai_sa2va.dicom.values import shown_name
 from monai_sa2va.errors import DataError, OutputError, Sa2VAError
 from monai_sa2va.writers.files import atomic_path
 from monai_sa2va.writers.masks import write_masks
@@ -53,7 +54,7 @@ class Written:
 
 def folder_name(image: str | os.PathLike[str]) -> str:
     """What the folder of an image's results is called: like its file, without the suffix; ``image`` for ``..png``."""
-    base = Path(image).name
+    base = shown_name(Path(image).name, "_")
     # a folder can't be called ".."
     return base[: len(base) - len(image_suffix(base))].strip(". ") or "image"
 

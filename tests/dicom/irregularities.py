@@ -116,10 +116,10 @@ def _cut(ds: Dataset, end: int) -> Dataset:
     return ds
 
 
-def _compressed_and_cut() -> list[Dataset]:
-    images = made.series(rows=32, columns=32, bits_stored=16)
+def _compressed_and_cut(rows: int = 32, columns: int = 32) -> list[Dataset]:
+    images = made.series(rows=rows, columns=columns, bits_stored=16)
     for ds in images:
-        ds.compress(made.RLE)
+        ds.compress(made.RLE, generate_instance_uid=False)
         ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
     return images
 
@@ -158,6 +158,14 @@ ROWS: tuple[Row, ...] = (
         "The same instance in two files",
         "one is read",
         lambda: [*made.series(), *made.series()],
+        _C.DUPLICATE_POSITION,
+        _S.HANDLED,
+        ("volume",),
+    ),
+    Row(
+        "The same instance in two files, one of which is cut or damaged",
+        "the other one is read",
+        lambda: [*made.series(), _cut(made.series()[0], 50), *_compressed_and_cut(6, 8)[1:2]],
         _C.DUPLICATE_POSITION,
         _S.HANDLED,
         ("volume",),
@@ -324,6 +332,20 @@ ROWS: tuple[Row, ...] = (
         ("cine",),
     ),
     Row("One slice", "a picture with a place", lambda: made.series(1), _C.SINGLE_SLICE, _S.HANDLED, ("picture",)),
+    Row(
+        "A mosaic: all slices of a volume side by side in one image",
+        "a picture without a place in the world, a cine where several follow each other",
+        lambda: made.series(
+            modality="MR",
+            slices=3,
+            places=np.zeros((3, 3)),
+            each=lambda z: {"TriggerTime": str(40 * z)},
+            ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
+        ),
+        _C.MISSING_POSITION,
+        _S.WARNING,
+        ("cine",),
+    ),
     Row("RGB", "8 bits a colour", lambda: [_colour()], _C.COLOUR, _S.HANDLED, ("picture",)),
     Row("YBR", "becomes RGB", lambda: [_colour(photometric="YBR_FULL")], _C.COLOUR, _S.HANDLED, ("picture",)),
     Row("A palette", "becomes RGB", lambda: [_palette()], _C.COLOUR, _S.HANDLED, ("picture",)),
