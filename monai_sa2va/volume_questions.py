@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import Layout
 from monai_sa2va.inferers.agreement import agree, check_planes, other_planes
 from monai_sa2va.inferers.image import ImageInferer

@@ -22,7 +22,8 @@ import torch
 from monai.data import MetaTensor
 
 from monai_sa2va.data.headers import Grid
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries, Layout
 from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult

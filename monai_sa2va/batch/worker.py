@@ -27,7 +27,8 @@ import torch
 from monai_sa2va.batch.fingerprint import fingerprint_of, source_hash
 from monai_sa2va.batch.job import Job, Outcome, Status, failure
 from monai_sa2va.checkpoints.fingerprint import fingerprint
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.findings import DicomError, Severity
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.engines.termination import hold
