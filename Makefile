@@ -19,7 +19,7 @@ INSTALLED := $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cks
 LINKED := $(VENV)/.linked-$(shell { pwd; cat setup.py; } | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint clean check-python
+.PHONY: help install judges demo test lint clean check-python
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sort | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,15 @@ $(LINKED): $(INSTALLED)
 	@touch $@
 
 install: $(LINKED) ## Make the environment (.venv)
+
+# Programs of others that tests ask about what is written; without them those tests are skipped, and say so.
+JUDGES := dicom3tools orthanc orthanc-dicomweb plastimatch
+
+judges: ## Install what judges the DICOM that is written (apt-get: Debian, Ubuntu; root)
+	@command -v apt-get >/dev/null || { echo "error: no apt-get; install $(JUDGES) as your system does" >&2; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "error: apt-get needs root: sudo make judges" >&2; exit 1; }
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(JUDGES)
 
 demo: install ## Train the tiny preset on a CPU, then segment 64 unseen phantoms by sentence
 	@echo "install finished, demo starts: $$(date '+%Y-%m-%d %H:%M:%S')"

@@ -36,7 +36,8 @@ _HEAD = """# DICOM conformance
 <!-- Made by `python docs/generate_conformance.py` from tests/dicom/irregularities.py; don't edit it here. -->
 
 Each row is a series that the tests make, read and compare with this table. Its code stands in `summary.csv` and in the
-findings of `report.json`. What is skipped or refused is never written; everything else is.
+findings of `report.json`; those of attributes (`MISSING_ATTRIBUTE`, `INVALID_ATTRIBUTE`), which are looked at when a
+DICOM object is written, in `report.json` alone. What is skipped or refused is never written; everything else is.
 
 | Irregularity | What happens | How | Code |
 |---|---|---|---|

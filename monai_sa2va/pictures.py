@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.geometry import PlaneGeometry
 from monai_sa2va.transforms.intensity import FittedWindow, Window

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from monai_sa2va.data.headers import Grid
-from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.transforms.geometry import PlaneGeometry

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import Layout
 from monai_sa2va.inferers.agreement import agree, check_planes, other_planes
 from monai_sa2va.inferers.image import ImageInferer
@@ -76,7 +76,7 @@ class VolumeQuestions:
 
         Raises:
             ConfigError: when mode, volume or context can't be used.
-            DataError: when a volume's voxels are too uneven for three planes.
+            DataError: when a volume's voxels are too uneven, or it is too thin, for three planes.
             PromptError: when a sentence can't be asked.
         """
         volume, context = self._way(source, volume, context)
@@ -94,7 +94,7 @@ class VolumeQuestions:
     def _others(self, source: SourceImage) -> list[PlaneGeometry]:
         """The planes besides the one that a source is sliced in."""
         affine = source.grid.affine
-        if self.planes == "one" or affine is None or source.pixels.ndim < 4:
+        if self.planes == "one" or affine is None or source.pixels.ndim < 4 or 1 in source.grid.shape:
             return []
         names = other_planes(source.name, source.grid.shape, affine, self.stack.axis)
         return [StackPlanes(name).geometry(source.pixels) for name in names]
@@ -106,5 +106,6 @@ class VolumeQuestions:
             # its neighbours in the list needn't be neighbours in space, which memory takes them for
             return "slices", None
         if layout is Layout.CINE and context is None and (volume or self.volume_inferer.volume) == "auto":
-            return "propagate", None
+            # memory sees frames whole
+            return ("propagate" if self.inferer.windows is None else "slices"), None
         return volume, context

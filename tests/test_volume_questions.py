@@ -22,10 +22,12 @@ import torch
 from monai.data import MetaTensor
 
 from monai_sa2va.data.headers import Grid
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries, Layout
 from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult
+from monai_sa2va.inferers.sliding_window import SlidingWindows
 from monai_sa2va.inferers.volume import VolumeInferer
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
@@ -107,6 +109,21 @@ def test_planes_of_what_has_one_or_uneven_voxels(network: Sa2VA) -> None:
     assert len(noting.ways) == 2
     with pytest.raises(DataError, match="image has voxels of 1 x 1 x 5 mm, too uneven"):
         segmenter.segment(_source(None, 5.0), "bright")
+
+
+def test_one_slice_has_one_plane(network: Sa2VA) -> None:
+    noting = _Noting()
+    image = MetaTensor(torch.zeros((1, 5, 6, 1), dtype=torch.uint8), affine=torch.diag(torch.tensor([1.0, 1, 5, 1])))
+    segmenter = Segmenter(network, device="cpu", inferer=_Marks(), volume_inferer=noting, planes="majority")
+    assert segmenter.segment(read_image(image), "bright").masks.shape == (1, 1, 6, 5)
+    assert len(noting.ways) == 1
+
+
+def test_a_cine_in_windows_is_asked_frame_by_frame(network: Sa2VA) -> None:
+    noting, inferer = _Noting(), _Marks()
+    inferer.windows = SlidingWindows(64)
+    Segmenter(network, device="cpu", inferer=inferer, volume_inferer=noting).segment(_source(Layout.CINE), "bright")
+    assert noting.ways == [("slices", None)]
 
 
 def test_slices_without_a_place_are_shown_as_they_are_stored(network: Sa2VA) -> None:

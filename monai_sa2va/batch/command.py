@@ -13,16 +13,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from monai_sa2va.batch.estimate import Estimate, estimate
 from monai_sa2va.batch.job import Job, Outcome
+from monai_sa2va.batch.lock import refuse_held, run_lock
 from monai_sa2va.batch.plan import plan_jobs
 from monai_sa2va.batch.ray_workers import Recipe, ray_workers
-from monai_sa2va.batch.run import outcomes_here, prepare_output, run_batch
+from monai_sa2va.batch.run import check_output, outcomes_here, prepare_output, run_batch
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Options, Worker
@@ -104,7 +105,7 @@ class Command:
         workers: int | None = None,
         ray: str | None = None,
     ) -> Tables:
-        """Do it, here or by Ray's workers.
+        """Do it, here or by Ray's workers. The output folder is made once the network is there.
 
         Args:
             show: called with each outcome.
@@ -113,22 +114,28 @@ class Command:
             ray: address of a cluster, or ``"local"``.
 
         Raises:
-            Sa2VAError: when the output can't be written, or the network can't be loaded.
+            Sa2VAError: when the output can't be written, another run is at it, or the network can't be loaded.
             SystemExit: 143, when SIGTERM came.
         """
-        prepare_output(self.options.output_dir)
-        tables = Tables(self.options.output_dir, self.shard)
+        check_output(self.options.output_dir)
+        refuse_held(self.options.output_dir, self.shard)
         if workers is None and ray is None:
             worker = Worker(self.recipe.make(), self.options)
-            tables.about = {"device": str(worker.segmenter.device), "weights": worker.weights}
-            run_batch(outcomes_here(worker, self.jobs, progress), tables, show)
-            return tables
+            about = {"device": str(worker.segmenter.device), "weights": worker.weights}
+            return self._written(outcomes_here(worker, self.jobs, progress), about, show)
         # a worker may run in another folder than this one
         options = replace(self.options, output_dir=self.options.output_dir.absolute())
         jobs = [replace(j, source=j.source.absolute()) if isinstance(j.source, Path) else j for j in self.jobs]
         with ray_workers(self.recipe.absolute(), options, ray or "local", workers) as cluster:
-            tables.about = cluster.about
-            run_batch(cluster.outcomes(jobs), tables, show)
+            return self._written(cluster.outcomes(jobs), cluster.about, show)
+
+    def _written(
+        self, outcomes: Iterator[Outcome], about: Mapping[str, Any], show: Callable[[Outcome], None]
+    ) -> Tables:
+        output = prepare_output(self.options.output_dir)
+        with run_lock(output, self.shard):
+            tables = Tables(output, self.shard, about)
+            run_batch(outcomes, tables, show)
         return tables
 
     def describe(self) -> Iterator[str]:

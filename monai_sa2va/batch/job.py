@@ -88,6 +88,7 @@ class Outcome:
         files: names of the files in the folder.
         objects: what was found, as :func:`~monai_sa2va.writers.report.describe_objects` tells it.
         earlier: whether an earlier run had done it, and nothing was computed now.
+        again: results of an earlier run that were changed or are missing, for which it was done again.
         seconds: of the computation and the writing; 0 where nothing was computed.
     """
 
@@ -102,6 +103,7 @@ class Outcome:
     files: tuple[str, ...] = ()
     objects: Sequence[Mapping[str, Any]] = field(default=())
     earlier: bool = False
+    again: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property

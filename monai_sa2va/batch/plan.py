@@ -26,6 +26,7 @@ from monai_sa2va.batch.where import Attributes, Where
 from monai_sa2va.data.headers import SUFFIXES, image_suffix, read_grid
 from monai_sa2va.dicom.findings import Finding, Severity
 from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.dicom.values import shown_name
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import check_prompts
@@ -150,7 +151,7 @@ def jobs_of_entries(entries: Iterable[Any], prompts: Sequence[str]) -> Iterator[
                 verdict = (Status.FAILED, error.code, str(error).removeprefix(f"[{error.code}] "))
         yield Job(
             number,
-            path.name,
+            shown_name(path.name),
             folders.take(folder_name(path)),
             path,
             asked,
@@ -188,7 +189,7 @@ class _Planner:
 
     def add_file(self, path: Path) -> None:
         """A picture or a volume in a file of its own."""
-        name = path.name
+        name = shown_name(path.name)
         self._add(name, folder_name(path), path, None, {"slices": _slices(path)})
 
     def add_trees(self, places: Sequence[Path]) -> None:

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ __all__ = ["RayWorkers", "Recipe", "ray_workers"]
 # one is computed while the next is read
 _ASKED_AT_ONCE = 2
 _LOCAL = "local"
+_FEW = 4
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ def ray_workers(
         Sa2VAError: when a worker can't make its segmenter.
     """
     ray = _import()
-    _start(ray, address, workers)
     try:
+        _start(ray, address, workers)
         gpus = 0 if recipe.device == "cpu" else int(ray.cluster_resources().get("GPU", 0))
         count, have = workers or max(1, gpus), gpus or int(ray.cluster_resources().get("CPU", 0))
         if not 1 <= count <= have:
@@ -231,8 +233,14 @@ def _import() -> Any:
 def _start(ray: Any, address: str, workers: int | None) -> None:
     shared: dict[str, Any] = {"include_dashboard": False} if address == _LOCAL else {"address": address}
     if address == _LOCAL and workers is not None:
-        # workers share the cores as asked, whatever their number
+        # a few may share fewer cores; thousands, each a process with the weights, would bring the computer down
+        cores = max(_FEW, os.cpu_count() or 1)
+        if workers > cores:
+            raise ConfigError(f"workers is {workers}, but this computer is for {cores} at most; give fewer")
         shared["num_cpus"] = max(workers, os.cpu_count() or 1)
+    main = threading.current_thread() is threading.main_thread()
+    # Ray's own handlers end the program with a code of theirs, or by abort, before its tables are written
+    heard = signal.getsignal(signal.SIGTERM) if main else None
     try:
         ray.init(**shared, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -240,3 +248,6 @@ def _start(ray: Any, address: str, workers: int | None) -> None:
         raise ProcessError(
             f"Ray at {address!r} can't be used: {reason}; start it, or give the address of one"
         ) from error
+    finally:
+        if heard is not None:
+            signal.signal(signal.SIGTERM, heard)

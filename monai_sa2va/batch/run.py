@@ -22,11 +22,26 @@ from monai_sa2va.batch.job import Job, Outcome
 from monai_sa2va.batch.read_ahead import read_ahead
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Worker
-from monai_sa2va.engines.termination import finishing
+from monai_sa2va.engines.termination import finishing, release
 from monai_sa2va.errors import OutputError
 from monai_sa2va.writers.files import make_folder
 
-__all__ = ["outcomes_here", "prepare_output", "run_batch", "stop_where_full"]
+__all__ = ["check_output", "outcomes_here", "prepare_output", "run_batch", "stop_where_full"]
+
+
+def check_output(output_dir: str | os.PathLike[str]) -> None:
+    """Refuse a folder of results that can't be made or written to, before anything is loaded for it; makes nothing.
+
+    Raises:
+        OutputError: naming the folder.
+    """
+    there = Path(output_dir).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"the folder {os.fspath(output_dir)!r} can't be made: {there.name!r} is a file")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"the folder {os.fspath(output_dir)!r} can't be written to; choose another with output")
 
 
 def prepare_output(output_dir: str | os.PathLike[str]) -> Path:
@@ -78,6 +93,7 @@ def run_batch(outcomes: Iterable[Outcome], tables: Tables, show: Callable[[Outco
     Raises:
         OutputError: when the disk of the results is full, or tables can't be written.
         SystemExit: 143, when SIGTERM came.
+        KeyboardInterrupt: when Ctrl-C came.
     """
 
     def write() -> None:
@@ -87,6 +103,7 @@ def run_batch(outcomes: Iterable[Outcome], tables: Tables, show: Callable[[Outco
     with finishing(write):
         for outcome in outcomes:
             tables.add(outcome)
+            release()
             if show is not None:
                 show(outcome)
             stop_where_full(outcome)

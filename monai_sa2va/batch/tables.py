@@ -24,7 +24,7 @@ from monai_sa2va import __version__
 from monai_sa2va.batch.job import Outcome, Status
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.writers.files import atomic_path
-from monai_sa2va.writers.results import write_table
+from monai_sa2va.writers.results import sort_rows, write_table
 
 __all__ = ["OBJECT_COLUMNS", "SUMMARY_COLUMNS", "Tables"]
 
@@ -66,6 +66,11 @@ class Tables:
         """How many were done by an earlier run."""
         return sum(outcome.earlier for outcome in self.outcomes)
 
+    @property
+    def again(self) -> int:
+        """How many were done again, as results of an earlier run were changed or missing."""
+        return sum(bool(outcome.again) for outcome in self.outcomes)
+
     def add(self, outcome: Outcome) -> None:
         """Note what became of a job."""
         self.outcomes.append(outcome)
@@ -77,7 +82,8 @@ class Tables:
 
     @property
     def exit_code(self) -> int:
-        """0: all is done or skipped; 1: some were refused or failed; 2: nothing is done; a shard may be empty."""
+        """0: all that is meant to be segmented is done, now or earlier; 1: some were refused or failed; 2: nothing is
+        done, which for a shard is 0 where nothing failed."""  # noqa: D205, D209
         if self.counts["done"]:
             return 1 if self.failed else 0
         return 2 if self.failed or (self.outcomes and not self.suffix) else 0
@@ -86,6 +92,8 @@ class Tables:
         """The counts in words: ``"segmented 3 of 5 images, 1 of them by an earlier run; 1 refused, 1 skipped"``."""
         counts, total = self.counts, len(self.outcomes)
         earlier = f", {self.earlier} of them by an earlier run" if self.earlier else ""
+        if self.again:
+            earlier += f", {self.again} again as its results were changed or missing"
         others = [f"{counts[s.value]} {s.value}" for s in Status if s is not Status.DONE and counts[s.value]]
         return f"segmented {counts['done']} of {total} images{earlier}" + ("; " + ", ".join(others) if others else "")
 
@@ -128,8 +136,8 @@ class Tables:
                 }
             )
             objects += [{**place, **{k: v for k, v in item.items() if k in OBJECT_COLUMNS}} for item in outcome.objects]
-        write_table(self.output_dir / self.summary, SUMMARY_COLUMNS, summary)
-        write_table(self.output_dir / f"objects{self.suffix}.csv", OBJECT_COLUMNS, objects)
+        write_table(self.output_dir / self.summary, SUMMARY_COLUMNS, sort_rows(summary))
+        write_table(self.output_dir / f"objects{self.suffix}.csv", OBJECT_COLUMNS, sort_rows(objects))
         with atomic_path(self.output_dir / f"run{self.suffix}.json", overwrite=True) as path:
             path.write_text(json.dumps(self._run(), indent=2) + "\n", encoding="utf-8")
 
@@ -146,5 +154,6 @@ class Tables:
             "seconds_a_slice": None if rate is None else round(rate, 4),
             "status": {status.value: self.counts[status.value] for status in Status},
             "done_by_an_earlier_run": self.earlier,
+            "done_again": [outcome.image for outcome in self._sorted() if outcome.again],
             "computed": [outcome.image for outcome in self._sorted() if outcome.seconds],
         }

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,15 +27,17 @@ import torch
 from monai_sa2va.batch.fingerprint import fingerprint_of, source_hash
 from monai_sa2va.batch.job import Job, Outcome, Status, failure
 from monai_sa2va.checkpoints.fingerprint import fingerprint
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.findings import DicomError, Severity
 from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.engines.termination import hold
 from monai_sa2va.errors import Sa2VAError
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.writers.masks import DEFAULT_FORMATS
 from monai_sa2va.writers.results import explain_failure, write_results
-from monai_sa2va.writers.whole_folder import earlier_report, mend_folder, remove_results
+from monai_sa2va.writers.whole_folder import changed_results, earlier_report, mend_folder, remove_results
 
 __all__ = ["Opened", "Options", "Worker", "formats_for"]
 
@@ -76,6 +78,7 @@ class Opened:
         outcome: where it ended already: not to be segmented, done by an earlier run, or can't be read.
         source: else the image, until it is finished: whoever holds on to this must not hold on to the image.
         fingerprint: of what is asked of it.
+        changed: results of an earlier run that are not as it wrote them.
         seconds: that reading took.
     """
 
@@ -83,6 +86,7 @@ class Opened:
     outcome: Outcome | None = None
     source: SourceImage | None = None
     fingerprint: str = ""
+    changed: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -115,18 +119,22 @@ class Worker:
             mend_folder(self.options.output_dir / job.folder)
             # of a file that is missing reading says it better
             asked = "" if isinstance(job.source, Path) and not job.source.is_file() else self.fingerprint(job)
-            earlier = self.earlier(job, asked)
-            if earlier is not None:
-                return Opened(job, earlier)
+            report = self._earlier_report(job, asked)
+            changed = [] if report is None else changed_results(self.options.output_dir / job.folder, report)
+            if report is not None and not changed:
+                return Opened(job, _done_earlier(job, report))
             begun = time.perf_counter()
             source = read_image(job.source)
-            return Opened(job, None, source, asked, time.perf_counter() - begun)
+            return Opened(job, None, source, asked, tuple(changed), time.perf_counter() - begun)
         # whatever a damaged file makes of a reader: it is one series' fault
         except Exception as error:
             return Opened(job, self._failed(job, error))
 
     def finish(self, opened: Opened, progress: Callable[[int, int], None] | None = None) -> Outcome:
         """Segment what was read and write its results.
+
+        From the moment that these can be seen, a signal waits for
+        :func:`~monai_sa2va.engines.termination.release`: what is there has to be noted.
 
         Args:
             opened: from :meth:`open`.
@@ -153,8 +161,10 @@ class Worker:
                 options.include_patient,
                 job.patient,
                 run,
+                hold,
             )
-            return _done(job, written.files, written.objects, seconds=time.perf_counter() - begun)
+            seconds = time.perf_counter() - begun
+            return _done(job, written.files, written.objects, again=opened.changed, seconds=seconds)
         # as above
         except Exception as error:
             return self._failed(job, error)
@@ -167,23 +177,27 @@ class Worker:
         with torch.autocast(segmenter.device.type, dtype=torch.bfloat16, enabled=options.amp):
             return segmenter.segment(source, job.prompts, progress, mode=options.mode, context=options.context)
 
-    def earlier(self, job: Job, asked: str | None = None) -> Outcome | None:
+    def earlier(self, job: Job) -> Outcome | None:
         """What an earlier run made of a job, where it asked the same of the same image by the same weights.
+
+        Results that were changed or removed since then don't count.
 
         Args:
             job: as for :meth:`open`.
-            asked: the job's fingerprint, where it is known already.
 
         Raises:
             OutputError: when there is something in the place of its results that can't be replaced.
-            OSError: when its file can't be read.
+            OSError: when its file, or a result, can't be read.
         """
+        report = self._earlier_report(job, self.fingerprint(job))
+        if report is None or changed_results(self.options.output_dir / job.folder, report):
+            return None
+        return _done_earlier(job, report)
+
+    def _earlier_report(self, job: Job, asked: str) -> dict[str, Any] | None:
         report = earlier_report(self.options.output_dir / job.folder)
-        if report is None or self.options.overwrite:
-            return None
-        if report["run"].get("fingerprint") != (self.fingerprint(job) if asked is None else asked):
-            return None
-        return _done(job, report["run"]["files"], report["objects"], earlier=True)
+        same = report is not None and report["run"].get("fingerprint") == asked
+        return report if same and not self.options.overwrite else None
 
     def _segmenter(self, job: Job) -> Segmenter:
         """The segmenter with the job's own window and axis: the same network and inferers."""
@@ -258,11 +272,25 @@ def formats_for(source: Path | DicomSeries | None, asked: Sequence[str] | None) 
     return tuple(item for item in asked or DEFAULT_FORMATS if item not in _OF_SERIES) or tuple(asked or ())
 
 
+def _done_earlier(job: Job, report: Mapping[str, Any]) -> Outcome:
+    return _done(job, report["run"]["files"], report["objects"], earlier=True)
+
+
 def _done(
-    job: Job, files: Sequence[str], objects: Sequence[Any], earlier: bool = False, seconds: float = 0.0
+    job: Job,
+    files: Sequence[str],
+    objects: Sequence[Any],
+    earlier: bool = False,
+    again: tuple[str, ...] = (),
+    seconds: float = 0.0,
 ) -> Outcome:
     findings = [] if job.source is None or isinstance(job.source, Path) else job.source.findings
     warnings = [finding for finding in findings if finding.severity is Severity.WARNING]
+    codes = [finding.code.value for finding in warnings]
+    reasons = [finding.message for finding in warnings]
+    if again:
+        codes.append("RESULTS_CHANGED")
+        reasons.append(f"{', '.join(again)} of an earlier run was changed or is missing, so it was done again")
     return Outcome(
         job.number,
         job.name,
@@ -270,10 +298,11 @@ def _done(
         job.folder,
         job.modality,
         job.slices,
-        " ".join(dict.fromkeys(finding.code.value for finding in warnings)),
-        "; ".join(finding.message for finding in warnings),
+        " ".join(dict.fromkeys(codes)),
+        "; ".join(reasons),
         tuple(files),
         objects,
         earlier,
+        again,
         seconds,
     )

@@ -25,7 +25,7 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """A bar on standard error where that is a terminal; lines of failures anywhere.
+    """A bar on standard error where that is a terminal; lines of failures, and of what is done again, anywhere.
 
     Args:
         jobs: all that is to be done.
@@ -73,6 +73,7 @@ class Progress:
             self._total -= outcome.slices
         self._done += 1
         self._bars.update(self._task, completed=self._slices, total=self._total, done=self._done)
-        if outcome.error:
+        told = f"[{outcome.code}] {outcome.reason}" if outcome.again else outcome.error
+        if told:
             shown = self._shown.get(outcome.number, outcome.image)
-            self._bars.console.print(f"{shown}: {outcome.error}", markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(f"{shown}: {told}", markup=False, highlight=False, soft_wrap=True)

@@ -204,6 +204,7 @@ def segment(
     """
     from monai_sa2va.batch.command import Command
     from monai_sa2va.cli.progress import Progress
+    from monai_sa2va.errors import DataError
 
     command = Command.of(
         inputs,
@@ -233,5 +234,8 @@ def segment(
     with Progress(command.jobs, include_patient) as progress:
         tables = command.run(progress.outcome, progress.slices, workers, ray)
     typer.echo(f"{tables.told()}; results are in {output}")
+    # what failed has had its line
+    if tables.exit_code == 2 and not tables.failed:
+        raise DataError(tables.nothing_done())
     if tables.exit_code:
         raise typer.Exit(tables.exit_code)

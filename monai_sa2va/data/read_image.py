@@ -16,9 +16,8 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -30,39 +29,14 @@ from PIL import Image
 
 from monai_sa2va.data.headers import SUFFIXES, Grid, image_suffix, read_grid, read_values
 from monai_sa2va.data.patients import hide_folders, without_texts
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.source import file_name, grid_of
 
-if TYPE_CHECKING:
-    from monai_sa2va.transforms.intensity import Window
-
-__all__ = ["SourceImage", "list_images", "read_image"]
+__all__ = ["list_images", "read_image"]
 
 _ARRAY_DTYPES = ("bool", "uint8", "uint16", "int16")
-
-
-@dataclass(frozen=True, eq=False)
-class SourceImage:
-    """An image as it was handed over.
-
-    Attributes:
-        pixels: (C, X, Y) or (C, X, Y, Z) of the source's own type; a volume's affine is index -> RAS, mm.
-        name: base name of its file, ``"image"`` where there is none; never a folder, which may name a patient.
-        grid: its spatial shape, and index -> RAS in mm where the source says it.
-        header: nibabel's header of a NIfTI file, else ``None``.
-        series: the DICOM series, else ``None``; its pixels have four axes, whatever its layout, and where it has no
-            affine its slices are shown as they are stored.
-        window: how its grey values are shown where nobody asks for anything, as its files say; ``None`` where they
-            don't.
-    """
-
-    pixels: MetaTensor
-    name: str
-    grid: Grid
-    header: Any = None
-    series: DicomSeries | None = None
-    window: Window | None = None
 
 
 def read_image(image: Any) -> SourceImage:

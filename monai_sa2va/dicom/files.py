@@ -19,22 +19,25 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.series import DicomFile
-from monai_sa2va.dicom.values import items, texts
+from monai_sa2va.dicom.streams import LargeMember
+from monai_sa2va.dicom.values import items, shown_name, texts
 from monai_sa2va.errors import DataError
 
 __all__ = ["file_label", "list_files", "not_dicom", "open_file"]
 
 _LARGEST_MEMBER = 4 << 30
+_IN_MEMORY = 64 << 20
+"""Members larger than this are unfolded as they are read: a zip of a few kilobytes can hold gigabytes of zeros."""
 _DICOMDIR_CLASS = "1.2.840.10008.1.3.10"
 
 
 def file_label(file: DicomFile) -> str:
-    """A file's own name, of a member of a zip likewise: folders may name patients."""
-    return file.path.name if file.member is None else PurePosixPath(file.member).name
+    """A file's own name, in a zip likewise: folders may name patients. What can't be shown becomes ``?``."""
+    return shown_name(file.path.name if file.member is None else PurePosixPath(file.member).name)
 
 
 def not_dicom(file: DicomFile, reason: str) -> DicomError:
@@ -80,6 +83,9 @@ def open_file(file: DicomFile) -> BinaryIO:
         size = archive.getinfo(file.member).file_size
         if size > _LARGEST_MEMBER:
             raise not_dicom(file, f"would take {size >> 30} GB out of its zip; unpack it and name the folder")
+        if size > _IN_MEMORY:
+            damaged = not_dicom(file, "is damaged in its zip; unpack it and name the folder")
+            return cast(BinaryIO, LargeMember(archive.open(file.member), size, damaged))
         # bounded by the size that was just read, whatever the packed bytes unfold to
         return io.BytesIO(archive.read(file.member))
     except DicomError:
@@ -96,13 +102,23 @@ def open_file(file: DicomFile) -> BinaryIO:
 
 def _walk(folder: Path) -> Iterator[DicomFile | DicomError]:
     closed: list[OSError] = []
-    for root, folders, names in os.walk(folder, onerror=closed.append):
-        folders.sort()
+    entered = {os.path.realpath(folder)}
+    for root, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        folders[:] = [name for name in sorted(folders) if _leads_on(Path(root, name), entered)]
         for name in sorted(names):
             yield from _open_up(Path(root, name), given=False)
     for _ in closed:
         reason = "a folder can't be read: Permission denied"
         yield DicomError(Finding(FindingCode.NOT_DICOM, Severity.SKIPPED, reason))
+
+
+def _leads_on(folder: Path, entered: set[str]) -> bool:
+    """Whether a folder, or a link to one, was not entered before; links up the tree would never end."""
+    real = os.path.realpath(folder)
+    if real in entered or (folder.is_symlink() and Path(os.path.realpath(folder.parent)).is_relative_to(real)):
+        return False
+    entered.add(real)
+    return True
 
 
 def _open_up(path: Path, given: bool) -> Iterator[DicomFile | DicomError]:

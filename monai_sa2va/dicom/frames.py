@@ -20,11 +20,14 @@ import numpy as np
 
 from monai_sa2va.dicom.headers import TIME_SEPARATORS, VALUE_SEPARATORS, Header
 from monai_sa2va.dicom.kinds import CINE_CLASSES
+from monai_sa2va.dicom.nuclear import reconstructed_slices
 from monai_sa2va.dicom.series import Frame
 from monai_sa2va.dicom.values import first_item, items, number, numbers, text, texts, uid_of, whole
 
 __all__ = ["Candidate", "candidates", "frame_of_reference"]
 
+_POSITION = ("PlanePositionSequence", "ImagePositionPatient")
+_ORIENTATION = ("PlaneOrientationSequence", "ImageOrientationPatient")
 _ORTHOGONAL = 1e-3
 _UNIT = 1e-2
 """How far a direction's length may be from 1, and the product of both from 0, to be the rounding of a file."""
@@ -91,7 +94,7 @@ def candidates(header: Header, dataset: Any) -> list[Candidate]:
     shared = first_item(dataset, "SharedFunctionalGroupsSequence")
     each = items(dataset, "PerFrameFunctionalGroupsSequence")
     regions = items(dataset, "SequenceOfUltrasoundRegions")
-    seconds = _seconds(header)
+    seconds, slices = _seconds(header), reconstructed_slices(header, dataset)
     made = []
     for index in range(header.frames):
         groups = [group for group in (each[index] if index < len(each) else None, shared) if group is not None]
@@ -104,11 +107,12 @@ def candidates(header: Header, dataset: Any) -> list[Candidate]:
             header.sop_class,
             text(ds, "SOPInstanceUID"),
             index + 1,
-            _array(_first(groups, ds, "PlanePositionSequence", "ImagePositionPatient", 3)),
-            _orientation(_first(groups, ds, "PlaneOrientationSequence", "ImageOrientationPatient", 6)),
+            slices[index].position if slices else _array(_first(groups, ds, *_POSITION, 3)),
+            _orientation(slices[index].orientation if slices else _first(groups, ds, *_ORIENTATION, 6)),
             _spacing(groups, ds, regions),
             _thickness(groups, ds),
             seconds[index] if seconds else None,
+            header.frames,
         )
         made.append(
             Candidate(
@@ -116,7 +120,7 @@ def candidates(header: Header, dataset: Any) -> list[Candidate]:
                 header,
                 frame_type or header.image_type,
                 (1.0 if slope is None else slope, 0.0 if intercept is None else intercept),
-                {**tags, **_group_tags(groups, frame_type)},
+                {**tags, **_group_tags(groups, frame_type), **(slices[index].tags if slices else {})},
             )
         )
     return made

@@ -22,6 +22,7 @@ from monai_sa2va.dicom.files import file_label, not_dicom, open_file
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.kinds import not_wanted
 from monai_sa2va.dicom.series import DicomFile
+from monai_sa2va.dicom.streams import WithoutHoles
 from monai_sa2va.dicom.values import as_texts, text, texts, uid_of, whole
 
 __all__ = [
@@ -60,10 +61,13 @@ _TAGS = (
     *("RescaleIntercept", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "ImagerPixelSpacing"),
     *("NominalScannedPixelSpacing", "SliceThickness", "FrameTime", "FrameTimeVector", "SequenceOfUltrasoundRegions"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "SpecificCharacterSet"),
+    *("DetectorInformationSequence", "SliceVector", "TimeSlotVector", "SpacingBetweenSlices"),
     *VALUE_SEPARATORS,
     *TIME_SEPARATORS,
 )
 _SEQUENCES = ("Sequence", "Regions")
+_PACKED = (b"PK\3\4", b"\x1f\x8b", b"BZh", b"7z\xbc\xaf", b"\xfd7zXZ", b"Rar!")
+"""What zips within zips, and archives of other kinds begin with."""
 _UNDEFINED = 0xFFFFFFFF
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _DEFLATED_RATIO = 1032
@@ -205,18 +209,21 @@ def dataset_of(file: DicomFile, stream: BinaryIO, tags: tuple[str, ...] | None, 
     begin = stream.read(132)
     stream.seek(0)
     marked = begin[128:] == b"DICM"
-    if not marked and not begin.startswith((b"\x02\0\0\0", b"\x02\0\x10\0", b"\x08\0", b"\0\x08")):
-        raise not_dicom(file, "is no DICOM file")
+    # also without the 128 bytes that go before, from any element of the file's meta information
+    meta = begin.startswith(b"\x02\0") and begin[4:6].isalpha() and begin[4:6].isupper()
+    if not marked and not meta and not begin.startswith((b"\x02\0\0\0", b"\x08\0", b"\0\x08")):
+        packed = begin.startswith(_PACKED)
+        raise not_dicom(file, "is packed; if it holds DICOM, unpack it" if packed else "is no DICOM file")
     try:
-        dataset = dcmread(stream, stop_before_pixels=not pixels, force=True, specific_tags=wanted)
-        meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
-        if not meta.get("TransferSyntaxUID"):
+        dataset = dcmread(WithoutHoles(stream), stop_before_pixels=not pixels, force=True, specific_tags=wanted)
+        file_meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+        if not file_meta.get("TransferSyntaxUID"):
             implicit, little = dataset.original_encoding
             known = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-            meta.TransferSyntaxUID = known
-        dataset.file_meta = meta
+            file_meta.TransferSyntaxUID = known
+        dataset.file_meta = file_meta
         # read now, not when an attribute is asked for
-        told = str(meta.get("MediaStorageSOPClassUID", "")) or text(dataset, "SOPClassUID")
+        told = str(file_meta.get("MediaStorageSOPClassUID", "")) or text(dataset, "SOPClassUID")
     # damaged bytes raise nearly anything
     except Exception as error:
         raise not_dicom(file, f"is damaged DICOM, or none: {type(error).__name__}") from None

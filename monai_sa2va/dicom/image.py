@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_sa2va.data.headers import Grid
-from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.pixels import read_pixels, shown_affine
 from monai_sa2va.dicom.scan import scan

@@ -56,6 +56,7 @@ class InstanceReader:
 
     def __init__(self, file: DicomFile) -> None:
         self.file = file
+        self._palette_bits: int | None = None
         self._stream = open_file(file)
         try:
             with quiet_pydicom():
@@ -158,7 +159,7 @@ class InstanceReader:
             options.setdefault("planar_configuration", 0)
         stored, high = whole(ds, "BitsStored") or 0, whole(ds, "HighBit") or 0
         self._shift = 0
-        if stored <= high < (whole(ds, "BitsAllocated") or 0) and self._decoder.is_native:
+        if 0 < stored <= high < (whole(ds, "BitsAllocated") or 0) and self._decoder.is_native:
             # values that don't begin at the lowest bit: decoded with what lies below, which is cut off afterwards
             options["bits_stored"], self._shift = high + 1, high + 1 - stored
         return {**options, "raw": False}
@@ -181,11 +182,17 @@ class InstanceReader:
     def _from_palette(self, stored: np.ndarray) -> np.ndarray:
         from pydicom.pixels import apply_color_lut
 
+        ds = self._dataset
         try:
-            coloured = apply_color_lut(stored, self._dataset)[..., :3]
+            if self._palette_bits is None:
+                count, first, _ = ds.RedPaletteColorLookupTableDescriptor
+                # some write 8 bits into tables of 16; all of the table tells, where one dark frame would not
+                shown = apply_color_lut(int(first) + np.arange(count or 1 << 16), ds)[..., :3]
+                self._palette_bits = 16 if shown.max(initial=0) > 255 else 8
+            coloured = apply_color_lut(stored, ds)[..., :3]
         except Exception as error:
             raise self._damaged(1, error, "its palette") from None
-        return _eight_bits(coloured, 16 if coloured.max(initial=0) > 255 else 8)
+        return _eight_bits(coloured, self._palette_bits)
 
     def _damaged(self, number: int, error: BaseException | None, what: str = "") -> DicomError:
         where = what or (f"frame {number}" if self._count > 1 else "its pixels")

@@ -16,7 +16,14 @@ from collections.abc import Sequence
 
 from monai_sa2va.dicom.findings import Finding, FindingCode, Severity
 
-__all__ = ["CINE_CLASSES", "VOLUME_MODALITIES", "not_wanted", "sop_class_name"]
+__all__ = [
+    "CINE_CLASSES",
+    "SINGLE_FRAME_CLASSES",
+    "SLICE_MODALITIES",
+    "VOLUME_MODALITIES",
+    "not_wanted",
+    "sop_class_name",
+]
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _NO_IMAGES = (
@@ -40,8 +47,20 @@ CINE_CLASSES = tuple(
 """SOP classes whose frames follow each other in time: ultrasound, X-ray angiography and fluoroscopy, screens, videos,
 ophthalmic photographs."""
 
+SINGLE_FRAME_CLASSES = tuple(
+    _STORAGE + end
+    for end in (
+        *("1", "1.1", "1.1.1", "1.2", "1.2.1", "1.3", "1.3.1", "2", "4", "6", "6.1", "7", "128"),
+        *("77.1.1", "77.1.2", "77.1.4", "77.1.5.1", "77.1.5.2"),
+    )
+)
+"""SOP classes whose instances have one frame by the standard, though files with more are met."""
+
 VOLUME_MODALITIES = ("CT", "MR", "PT", "NM")
 """Modalities whose images are slices, so that several of them without a place can't be put together."""
+
+SLICE_MODALITIES = ("CT", "MR", "PT")
+"""Modalities whose every frame is a slice, so that several frames of one file without a place can't be put together."""
 
 _CAPTURES = ("SCREEN SAVE", "SCREEN_SAVE", "DOSE_INFO", "DOSE REPORT", "CT_SOM5 PROT", "CSA REPORT", "REPORT")
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from monai_sa2va.dicom.findings import Finding, FindingCode, Severity
 from monai_sa2va.dicom.frames import Candidate
 from monai_sa2va.dicom.headers import Header
-from monai_sa2va.dicom.kinds import VOLUME_MODALITIES
+from monai_sa2va.dicom.kinds import SINGLE_FRAME_CLASSES, VOLUME_MODALITIES
 from monai_sa2va.dicom.series import Layout
 from monai_sa2va.dicom.values import text, whole
 
@@ -58,6 +58,9 @@ def look_findings(frames: Sequence[Candidate], layout: Layout) -> list[Finding]:
     found = []
     if len(headers) > 1 and any(header.frames > 1 for header in headers) and layout is not Layout.CINE:
         found.append(_handled(FindingCode.MULTI_FRAME, "several slices in one file"))
+    if any(header.frames > 1 and header.sop_class in SINGLE_FRAME_CLASSES for header in headers):
+        message = "several frames in a file whose SOP class allows one; what refers to a frame tells its number"
+        found.append(_handled(FindingCode.MULTI_FRAME, message))
     if layout is Layout.CINE:
         timed = "" if frames[0].frame.seconds is not None else "; their times are not known"
         found.append(_handled(FindingCode.CINE, f"{len(frames)} frames of one view in time{timed}"))

@@ -20,18 +20,21 @@ from typing import Any
 import numpy as np
 
 from monai_sa2va.dicom.codecs import missing_codec
+from monai_sa2va.dicom.copies import without_copies
 from monai_sa2va.dicom.duplicates import Separated, separate
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode, Severity
 from monai_sa2va.dicom.frames import Candidate, frame_of_reference
 from monai_sa2va.dicom.geometry import arrange, by_orientation
-from monai_sa2va.dicom.headers import Header
 from monai_sa2va.dicom.instance import InstanceReader
-from monai_sa2va.dicom.kinds import CINE_CLASSES, VOLUME_MODALITIES, not_wanted
+from monai_sa2va.dicom.kinds import CINE_CLASSES, SLICE_MODALITIES, VOLUME_MODALITIES, not_wanted
 from monai_sa2va.dicom.looks import channels, look_findings, pixel_fault, raster
 from monai_sa2va.dicom.series import DicomFile, DicomSeries, Layout
 from monai_sa2va.dicom.values import text, uid_of, whole
 
 __all__ = ["LeftOut", "parts_of"]
+
+_MOSAIC = "MOSAIC"
+"""ImageType of images that hold all slices of a volume side by side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +113,7 @@ def _by_kind(frames: list[Candidate]) -> list[list[Candidate]]:
         rounded = spacing and tuple(round(mm, 4) for mm in spacing)
         header = one.header
         kind = (header.sop_class, header.modality, channels(header), raster(header), frame_of_reference(header))
-        groups[(*kind, rounded)].append(one)
+        groups[(*kind, rounded, _MOSAIC in one.image_type)].append(one)
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
@@ -123,6 +126,8 @@ def _mixed_kinds(groups: list[list[Candidate]]) -> Finding:
 
 
 def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[DicomSeries | LeftOut]:
+    frames, copies = without_copies(frames)
+    findings = [*findings, *copies]
     fault = pixel_fault([*{id(one.header): one.header for one in frames}.values()])
     if fault is not None:
         return [_left_out(frames, fault)]
@@ -130,10 +135,6 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
     missing = next((found for kind in sorted(kinds) if (found := missing_codec(*kind)) is not None), None)
     if missing is not None:
         return [_left_out(frames, missing)]
-    try:
-        frames, findings = _without_copies(frames, findings)
-    except DicomError as error:
-        return [_left_out(frames, error.finding)]
     made: list[DicomSeries | LeftOut] = []
     placed = []
     by_header: dict[int, list[Candidate]] = defaultdict(list)
@@ -145,37 +146,36 @@ def _of_one_kind(frames: list[Candidate], findings: list[Finding]) -> list[Dicom
             made.append(_series(own, Layout.CINE, None, findings))
         elif all(one.placed for one in own):
             placed += own
+        elif _are_views(own):
+            made.append(_series(own, Layout.STACK, None, [*findings, _no_place_of_views(own)]))
         else:
             unplaced += own
     sliced = frames[0].header.modality in VOLUME_MODALITIES or any(one.header.frames > 1 for one in unplaced)
     if unplaced and sliced and len(unplaced) + len(placed) > 1:
         return [*made, _left_out([*placed, *unplaced], _no_place(unplaced))]
     made += [_series([one], Layout.PICTURE, None, [*findings, *_no_place_of_picture(one)]) for one in unplaced]
-    return [*made, *_placed(placed, findings)]
+    parts = _placed(placed, findings)
+    if _MOSAIC not in frames[0].image_type:
+        return [*made, *parts]
+    for part in parts:
+        made += _without_place(part) if isinstance(part, DicomSeries) else [part]
+    return made
 
 
-def _without_copies(frames: list[Candidate], findings: list[Finding]) -> tuple[list[Candidate], list[Finding]]:
-    """Frames of one file an instance, where several files of it have the same pixels."""
-    kept: dict[str, list[Header]] = defaultdict(list)
-    copies: set[int] = set()
-    for header in {id(one.header): one.header for one in frames}.values():
-        same = kept[text(header.values, "SOPInstanceUID")]
-        if any(_same_frames(other, header) for other in same):
-            copies.add(id(header))
-        else:
-            same.append(header)
-    if not copies:
-        return frames, findings
-    message = f"files left out, as they are copies of others: {len(copies)}"
-    told = Finding(FindingCode.DUPLICATE_POSITION, Severity.HANDLED, message)
-    return [one for one in frames if id(one.header) not in copies], [*findings, told]
-
-
-def _same_frames(first: Header, second: Header) -> bool:
-    if first.frames != second.frames:
-        return False
-    with InstanceReader(first.file) as one, InstanceReader(second.file) as other:
-        return all(map(np.array_equal, one.frames(), other.frames()))
+def _without_place(mosaics: DicomSeries) -> list[DicomSeries]:
+    """Pictures, or a cine of them: what a mosaic's header tells is no place of any of the slices in it."""
+    message = (
+        "a mosaic: slices side by side in one image, segmented as a picture without a place in the world; "
+        "split it into slices to have volumes"
+    )
+    told = [finding for finding in mosaics.findings if finding.code is not FindingCode.SINGLE_SLICE]
+    told.append(Finding(FindingCode.MISSING_POSITION, Severity.WARNING, message))
+    frames = [replace(frame, position=None, orientation=None) for frame in mosaics.frames]
+    bare = replace(mosaics, affine=None, findings=tuple(told))
+    if mosaics.layout in (Layout.CINE, Layout.PICTURE):
+        return [replace(bare, frames=tuple(frames))]
+    columns, rows, _ = mosaics.shape
+    return [replace(bare, layout=Layout.PICTURE, frames=(one,), shape=(columns, rows, 1)) for one in frames]
 
 
 def _is_cine(frames: list[Candidate]) -> bool:
@@ -185,6 +185,13 @@ def _is_cine(frames: list[Candidate]) -> bool:
         return False
     places = {None if one.frame.position is None else tuple(one.frame.position) for one in frames}
     return len(places) == 1
+
+
+def _are_views(frames: list[Candidate]) -> bool:
+    """Several frames of one instance that needn't be slices, and of which none says where it lies."""
+    return (
+        len(frames) > 1 and frames[0].header.modality not in SLICE_MODALITIES and not any(one.placed for one in frames)
+    )
 
 
 def _placed(frames: list[Candidate], findings: list[Finding]) -> Iterator[DicomSeries | LeftOut]:
@@ -249,6 +256,14 @@ def _no_place(unplaced: list[Candidate]) -> Finding:
     names = " and ".join(name for name, value in missing.items() if value is None)
     message = f"no valid {names} (slices: {len(unplaced)}), so nobody knows where they lie; export the series again"
     return Finding(FindingCode.MISSING_POSITION, Severity.REFUSED, message)
+
+
+def _no_place_of_views(frames: list[Candidate]) -> Finding:
+    message = (
+        f"no position, orientation or spacing (frames of one file: {len(frames)}): each is segmented by itself, in the "
+        "order of the file, and written by its number without a place in the world"
+    )
+    return Finding(FindingCode.MISSING_POSITION, Severity.WARNING, message)
 
 
 def _no_place_of_picture(one: Candidate) -> list[Finding]:

@@ -30,7 +30,8 @@ class Layout(str, Enum):
     VOLUME = "volume"
     """Parallel slices at even steps: one affine places all voxels, sheared where the gantry was tilted."""
     STACK = "stack"
-    """Slices at uneven steps or in several directions: each is placed by itself, and nothing is resampled."""
+    """Slices at uneven steps or in several directions: each is placed by itself, and nothing is resampled.
+    Or frames of one instance that have no place."""
     CINE = "cine"
     """Frames in time of one view: the third axis is no space."""
     PICTURE = "picture"
@@ -64,6 +65,7 @@ class Frame:
         spacing: mm between rows, then between columns; ``None`` likewise.
         thickness: mm; ``None`` likewise.
         seconds: since the first frame of a cine; ``None`` where time doesn't count or isn't known.
+        siblings: how many frames its instance has, with itself, whether or not they are in the series.
     """
 
     file: DicomFile
@@ -75,6 +77,7 @@ class Frame:
     spacing: tuple[float, float] | None = None
     thickness: float | None = None
     seconds: float | None = None
+    siblings: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,6 +29,7 @@ __all__ = [
     "number",
     "numbers",
     "quiet_pydicom",
+    "shown_name",
     "text",
     "texts",
     "uid_of",
@@ -36,6 +37,16 @@ __all__ = [
 ]
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def shown_name(name: str, other: str = "?") -> str:
+    """A file's name in one line that every table and terminal takes.
+
+    Args:
+        name: of a file or folder.
+        other: stands for each character that can't be shown.
+    """
+    return "".join(character if character.isprintable() else other for character in name)
 
 
 class _Quiet:

@@ -25,13 +25,14 @@ from monai.engines import Evaluator
 from torch.utils.data import DataLoader
 
 from monai_sa2va.batch.job import Job, Outcome
+from monai_sa2va.batch.lock import refuse_held, run_lock
 from monai_sa2va.batch.plan import jobs_of_entries
 from monai_sa2va.batch.read_ahead import read_ahead
-from monai_sa2va.batch.run import prepare_output, stop_where_full
+from monai_sa2va.batch.run import check_output, prepare_output, stop_where_full
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
 from monai_sa2va.batch.worker import Opened, Options, Worker
-from monai_sa2va.engines.termination import finishing
+from monai_sa2va.engines.termination import finishing, release
 from monai_sa2va.errors import DataError
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.inferers.volume import VolumeInferer, check_context
@@ -60,7 +61,7 @@ class BatchSegmenter(Evaluator):
         network: with its weights, or with a handler in ``val_handlers`` that loads them when the run starts.
         inferer: applies the network to one picture.
         prompts: one sentence or several, for entries that bring none.
-        output_dir: where results go; made where it isn't there.
+        output_dir: where results go; made where it isn't there, when the run starts.
         formats: of the masks; ``None``: what suits each source.
         overwrite: whether what an earlier run has done is done again.
         val_handlers: MONAI or Ignite handlers.
@@ -77,7 +78,7 @@ class BatchSegmenter(Evaluator):
     Raises:
         PromptError: when a prompt is empty or too long.
         ConfigError: when a format, the device, the window, the axis, the mode, the context or the shard can't be used.
-        OutputError: when ``output_dir`` can't be written to.
+        OutputError: when ``output_dir`` can't be written to, or another run is at it.
     """
 
     def __init__(
@@ -116,7 +117,8 @@ class BatchSegmenter(Evaluator):
             network, device, window=window, inferer=inferer, axis=axis, volume_inferer=volume_inferer, planes=planes
         )
         self.shard = None if shard is None else Shard.parse(shard)
-        prepare_output(output_dir)
+        check_output(output_dir)
+        refuse_held(self.options.output_dir, self.shard)
         self.tables = Tables(self.options.output_dir, self.shard)
         self._loader = val_data_loader
         super().__init__(
@@ -134,7 +136,7 @@ class BatchSegmenter(Evaluator):
 
         Raises:
             DataError: when no image could be segmented, or the loader gives no paths.
-            OutputError: when tables can't be written, or the disk is full.
+            OutputError: when the folder or tables can't be written, another run is at it, or the disk is full.
         """
         entries = (entry for batch in self._loader for entry in (batch if isinstance(batch, list) else _apart(batch)))
         jobs = list(jobs_of_entries(entries, self.prompts))
@@ -143,7 +145,8 @@ class BatchSegmenter(Evaluator):
         self.tables = Tables(self.options.output_dir, self.shard, {"device": str(self.segmenter.device)})
         self.data_loader, self.state.epoch_length = _Opening(mine, worker), len(mine)
         self._worker = worker
-        with finishing(self._write):
+        output = prepare_output(self.options.output_dir)
+        with run_lock(output, self.shard), finishing(self._write):
             super().run(global_epoch)
         self._tell()
 
@@ -162,6 +165,9 @@ class BatchSegmenter(Evaluator):
         # once the weights are there, which a handler may have loaded
         self.tables.about["weights"] = self._worker.weights
         self.tables.add(outcome)
+        release()
+        if outcome.again:
+            _log.warning("%s: [%s] %s", outcome.image, outcome.code, outcome.reason)
         if outcome.error:
             _log.error("%s: %s", outcome.image, outcome.error)
         stop_where_full(outcome)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.inferers.slice_results import SliceResults
-from monai_sa2va.transforms.geometry import PLANES, PlaneGeometry, slice_plane
+from monai_sa2va.transforms.geometry import PLANES, PlaneGeometry, slice_plane, thin_axis
 
 __all__ = ["AGREEMENTS", "agree", "check_planes", "other_planes"]
 
@@ -56,13 +56,20 @@ def other_planes(name: str, shape: Sequence[int], affine: np.ndarray, axis: int 
         axis: how it is sliced.
 
     Raises:
-        DataError: when its voxels are much longer along one axis, so that a plane across it shows too little.
+        DataError: when its voxels are much longer along one axis, or it is a slab, so that a plane across shows too
+            little.
     """
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if spacing.max() > _LARGEST_RATIO * spacing.min():
         sides = " x ".join(f"{side:.3g}" for side in spacing)
         raise DataError(
             f"{name} has voxels of {sides} mm, too uneven to be segmented in three planes; give planes 'one'"
+        )
+    thin = thin_axis(shape, affine)
+    if thin is not None:
+        raise DataError(
+            f"{name} is a slab of {shape[thin]} voxels across, too thin to be segmented in three planes; "
+            "give planes 'one'"
         )
     own = slice_plane(shape, affine, axis)
     return [plane for plane in PLANES if plane != own]

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,6 +189,5 @@ def _of_files(folder: Path, item: Mapping[str, Any]) -> list[Planes]:
 
 def _one(report: Mapping[str, Any], stem: str) -> str | None:
     """The file that holds all objects, where there is one."""
-    named = re.compile(rf"{stem}(_part\d+)?\.dcm")
-    names = [name for name in report["sha256"] if named.fullmatch(name)]
-    return names[0] if names else None
+    name = f"{stem}.dcm"
+    return name if name in report["sha256"] else None

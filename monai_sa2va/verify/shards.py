@@ -21,6 +21,7 @@ from pathlib import Path
 
 from monai_sa2va.errors import DataError
 from monai_sa2va.writers.files import atomic_path
+from monai_sa2va.writers.results import sort_rows
 
 __all__ = ["Merged", "merge_tables"]
 
@@ -47,7 +48,7 @@ class Merged:
 def merge_tables(folder: Path) -> list[Merged]:
     """Write ``summary.csv`` and ``objects.csv`` from those of the shards, where there are any.
 
-    Rows are sorted by image and folder, so that the table doesn't depend on how many shards there were.
+    Rows are sorted as those of an unsharded run, whose tables these are then, to the byte.
 
     Returns:
         What was made of each kind of table; nothing where there are no shards.
@@ -85,12 +86,11 @@ def _merge(folder: Path, kind: str, paths: dict[int, Path], count: int) -> Merge
                 )
             columns = found
             rows += reader
-    rows.sort(key=lambda row: (row.get("image") or "", row.get("folder") or ""))
     with (
         atomic_path(folder / f"{kind}.csv", overwrite=True) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.DictWriter(stream, columns or [])
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(sort_rows(rows))
     return Merged(f"{kind}.csv", len(paths), len(rows))

@@ -14,8 +14,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from monai_sa2va.dicom.files import open_file
@@ -24,19 +26,20 @@ from monai_sa2va.dicom.headers import dataset_of
 from monai_sa2va.dicom.series import DicomFile, DicomSeries
 from monai_sa2va.dicom.values import quiet_pydicom
 from monai_sa2va.errors import ConfigError, OutputError
+from monai_sa2va.writers.composite_context import composite_context, valid_texts
 
 if TYPE_CHECKING:
     from monai_sa2va.segmentation import Segmentation
 
 __all__ = [
     "DISCLAIMER",
-    "TYPE_2",
     "content_time",
-    "missing_attributes",
+    "context_findings",
     "need_dicom",
     "plain_text",
     "read_header",
     "required_series",
+    "source_time",
     "stable_uid",
     "unique_instances",
 ]
@@ -44,14 +47,8 @@ __all__ = [
 DISCLAIMER = "Research use only. Not for diagnosis."
 """Stands in what describes a written object."""
 
-TYPE_2 = (
-    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
-    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
-)
-"""Attributes of patient and study that a DICOM object has to have, though they may be empty."""
-
+_HIGHDICOM = logging.getLogger("highdicom")
 _DATES = ("ContentDate", "AcquisitionDate", "SeriesDate", "StudyDate")
-_UNKNOWN_DATE = "19000101"
 
 
 def need_dicom() -> None:
@@ -66,6 +63,9 @@ def need_dicom() -> None:
         raise ConfigError(
             "DICOM can't be written without pydicom and highdicom; install them with 'pip install monai-sa2va[dicom]'"
         ) from error
+    if _HIGHDICOM.level == logging.NOTSET:
+        # it tells of every module that it copies, and nobody asked for that
+        _HIGHDICOM.setLevel(logging.ERROR)
 
 
 def required_series(segmentation: Segmentation, what: str) -> DicomSeries:
@@ -91,42 +91,66 @@ def read_header(file: DicomFile) -> Any:
     try:
         with open_file(file) as stream, quiet_pydicom():
             header = dataset_of(file, stream, None)
+            header.decode()
     except DicomError as error:
         raise OutputError(
             f"the source, which the result refers to, can't be read any more: {error.finding.message}"
         ) from error
-    header.decode()
     return header
 
 
-def missing_attributes(header: Any) -> tuple[Finding, ...]:
-    """What the source lacks and a DICOM object has to have; it is written empty, not invented.
+def context_findings(header: Any) -> tuple[Finding, ...]:
+    """What of the source could not be taken over into what is written.
 
     Args:
         header: of the source's first instance.
     """
-    missing = [name for name in TYPE_2 if name not in header]
-    if not missing:
-        return ()
-    message = f"the source lacks {', '.join(missing)}; left empty in what is written, where DICOM allows that"
-    return (Finding(FindingCode.MISSING_ATTRIBUTE, Severity.WARNING, message),)
+    findings = composite_context(header).findings
+    if source_time(header) is not None:
+        return findings
+    message = (
+        f"the source has none of {', '.join(_DATES)} with its time; a SEG's ContentDate and ContentTime are the day "
+        "and the hour of writing, and what may be empty is empty"
+    )
+    return (*findings, Finding(FindingCode.MISSING_ATTRIBUTE, Severity.WARNING, message))
 
 
-def content_time(header: Any, created: datetime | None) -> tuple[str, str]:
-    """DICOM date and time of a written object.
+def source_time(header: Any) -> tuple[str, str] | None:
+    """DICOM date and time of a source, to the second: the first of content, acquisition, series and study with both.
 
     Args:
         header: of the source.
-        created: what is written; ``None`` takes the source's own, so that the same input gives the same file.
+    """
+    for name in _DATES:
+        date, time = valid_texts(header, name), valid_texts(header, name.replace("Date", "Time"))
+        if date and time:
+            return date[0], time[0].partition(".")[0]
+    return None
+
+
+def content_time(header: Any, created: datetime | None) -> tuple[str, str]:
+    """DICOM date and time of an object that must have them.
+
+    Args:
+        header: of the source.
+        created: what is written; ``None`` takes the source's own, so that the same input gives the same file. Where it
+            has none, nothing is invented: it is the day and the hour of writing, or of ``SOURCE_DATE_EPOCH`` (UTC).
+
+    Raises:
+        ConfigError: when ``SOURCE_DATE_EPOCH`` is asked and is no time.
     """
     if created is not None:
         return created.strftime("%Y%m%d"), created.strftime("%H%M%S")
-    for name in _DATES:
-        date = str(header.get(name) or "")
-        if len(date) == 8 and date.isdigit():
-            time = str(header.get(name.replace("Date", "Time")) or "").partition(".")[0]
-            return date, time if len(time) == 6 and time.isdigit() else "000000"
-    return _UNKNOWN_DATE, "000000"
+    known = source_time(header)
+    if known is not None:
+        return known
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        now = datetime.fromtimestamp(int(epoch), timezone.utc) if epoch else datetime.now()
+    except (ValueError, OverflowError, OSError) as error:
+        message = f"SOURCE_DATE_EPOCH is {epoch!r}; give whole seconds since 1970, or unset it"
+        raise ConfigError(message) from error
+    return now.strftime("%Y%m%d"), now.strftime("%H")
 
 
 def stable_uid(*parts: str) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +25,12 @@ import numpy as np
 
 from monai_sa2va import __version__
 from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.dicom.values import quiet_pydicom, whole
 from monai_sa2va.writers.coded_terms import code_phrase
 from monai_sa2va.writers.colours import PALETTE
+from monai_sa2va.writers.composite_context import EQUIPMENT, TYPE_2, composite_context, valid_texts
 from monai_sa2va.writers.dicom_object import (
     DISCLAIMER,
-    TYPE_2,
     content_time,
     need_dicom,
     plain_text,
@@ -50,7 +50,7 @@ _CT = "1.2.840.10008.5.1.4.1.1.2"
 _NAME = "monai-sa2va"
 _LONG_STRING, _SHORT_TEXT = 64, 1024
 # what a SEG may copy: identification, patient, trial, relationship, study, procedure
-_GROUPS = (0x0008, 0x0010, 0x0012, 0x0020, 0x0032, 0x0040)
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 _SERIES_NUMBERS = 1000
 
 
@@ -71,7 +71,7 @@ def write_dicom_seg(
     """
     seg = make_dicom_seg(segmentation, checkpoint=checkpoint, created=created, omit_empty_frames=omit_empty_frames)
     target = Path(path)
-    with atomic_path(target, overwrite) as temporary:
+    with atomic_path(target, overwrite) as temporary, quiet_pydicom():
         seg.save_as(temporary, enforce_file_format=True)
     return target
 
@@ -103,25 +103,34 @@ def make_dicom_seg(
         OutputError: when the source is no DICOM series, or isn't readable any more.
     """
     need_dicom()
+    with quiet_pydicom():
+        return _make(segmentation, required_series(segmentation, "dicom-seg"), checkpoint, created, omit_empty_frames)
+
+
+def _make(
+    segmentation: Segmentation,
+    series: DicomSeries,
+    checkpoint: str | None,
+    created: datetime | None,
+    omit_empty_frames: bool,
+) -> Any:
     import highdicom
 
-    series = required_series(segmentation, "dicom-seg")
     masks = segmentation.on_source_grid().reshape(len(segmentation.masks), *series.shape)
     planes = list(range(series.shape[2]))
     if omit_empty_frames:
         planes = np.flatnonzero(masks.any(axis=(0, 1, 2))).tolist() or [0]
     pixels = np.ascontiguousarray(masks[..., planes].transpose(3, 2, 1, 0)).view(np.uint8)
-    uid = stable_uid("seg", *_identity(segmentation, series, checkpoint, masks))
-
     header = read_header(series.frames[0].file)
     date, time = content_time(header, created)
+    uid = stable_uid("seg", date, time, *_identity(segmentation, series, checkpoint, masks))
     seg = highdicom.seg.Segmentation(
         source_images=_stand_ins(header, series, planes),
         pixel_array=pixels,
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=_descriptions(segmentation, uid, checkpoint),
         series_instance_uid=stable_uid(uid, "series"),
-        series_number=_SERIES_NUMBERS + max(0, min(int(header.get("SeriesNumber") or 0), 10**8)),
+        series_number=_SERIES_NUMBERS + max(0, min(whole(header, "SeriesNumber") or 0, 10**8)),
         sop_instance_uid=uid,
         instance_number=1,
         manufacturer=_NAME,
@@ -138,17 +147,15 @@ def make_dicom_seg(
         omit_empty_frames=omit_empty_frames and bool(pixels.any()),
     )
     place_frames(seg, series, planes, uid)
-    for name in TYPE_2:
-        if name in header:
-            # as the source has it, also where highdicom would refuse it
-            seg[name] = header[name]
+    # here, not by highdicom, which refuses some values that DICOM allows, and logs names
+    seg.update(composite_context(header).dataset)
     if series.frames[planes[0]].position is None:
-        seg.PatientOrientation = header.get("PatientOrientation")
+        seg.PatientOrientation = list(valid_texts(header, "PatientOrientation") or ()) or None
     for name in ("InstanceCreationDate", "InstanceCreationTime"):
         delattr(seg, name)
     for equipment in seg.ContributingEquipmentSequence:
-        if "ContributionDateTime" in equipment:
-            equipment["ContributionDateTime"].value = date + time
+        # nobody knows when, and highdicom tells the clock's time
+        equipment.pop("ContributionDateTime", None)
     return seg
 
 
@@ -181,26 +188,23 @@ def _stand_ins(header: Any, series: DicomSeries, planes: Sequence[int]) -> list[
     from pydicom import Dataset
 
     made: list[Any] = []
+    passed_on = {name: found for name in (*EQUIPMENT, *_LOSSY) if (found := valid_texts(header, name))}
+    indicator = next(iter(valid_texts(header, "PositionReferenceIndicator") or ()), None)
     for z in planes:
         image = Dataset()
-        if not made:
-            for element in header:
-                if element.tag.group in _GROUPS:
-                    image.add(deepcopy(element))
         for name in TYPE_2:
             setattr(image, name, None)
+        for name, found in passed_on.items():
+            setattr(image, name, found if len(found) > 1 else found[0])
         image.SOPClassUID, image.SOPInstanceUID = _CT, f"2.25.{z + 1}"
         image.StudyInstanceUID, image.SeriesInstanceUID = series.study_uid, series.series_uid
         # highdicom asks for one; that of a source without any is taken out again
         image.FrameOfReferenceUID = series.frame_of_reference_uid or series.series_uid
-        image.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
+        image.PositionReferenceIndicator = indicator
         image.Modality, image.Rows, image.Columns = "CT", series.shape[1], series.shape[0]
         # highdicom writes frames from the head down
         image.ImagePositionPatient, image.ImageOrientationPatient = [0, 0, -z], [1, 0, 0, 0, 1, 0]
         image.PixelSpacing, image.SliceThickness = [1, 1], 1
-        for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-            if name in header:
-                image[name] = header[name]
         made.append(image)
     return made
 

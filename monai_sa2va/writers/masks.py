@@ -33,7 +33,7 @@ from monai_sa2va.writers.rtstruct import can_hold, need_contours, write_rtstruct
 if TYPE_CHECKING:
     from monai_sa2va.segmentation import Segmentation
 
-__all__ = ["DEFAULT_FORMATS", "FORMATS", "RESERVED_NAMES", "check_formats", "part_suffix", "write_masks"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "RESERVED_NAMES", "check_formats", "write_masks"]
 
 FORMATS = ("nifti", "png", "nrrd", "dicom-seg", "rtstruct")
 """Formats of mask files. The DICOM ones are of DICOM series only, and need the extra ``dicom``."""
@@ -63,12 +63,6 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def part_suffix(segmentation: Segmentation) -> str:
-    """What file names end with: nothing, or ``_part2`` for the second part of a series that has several."""
-    part = 0 if segmentation.series is None else segmentation.series.part
-    return f"_part{part}" if part > 1 else ""
-
-
 def write_masks(
     segmentation: Segmentation,
     folder: str | os.PathLike[str],
@@ -82,8 +76,8 @@ def write_masks(
     ``nifti`` writes ``<label>.nii.gz``, uint8 0 and 1, see :func:`~monai_sa2va.writers.nifti.write_nifti`; ``nrrd``
     ``<label>.seg.nrrd``, which 3D Slicer opens as a segmentation. Of a series of uneven steps both write one file an
     even run, ``<label>_part1`` and so on. ``png`` writes ``<label>.png``, 8-bit 0 and 255. ``dicom-seg`` writes
-    ``seg.dcm`` and ``rtstruct`` ``rtstruct.dcm``, with all objects. Of a series that is segmented in several parts the
-    second one's files end in ``_part2``.
+    ``seg.dcm`` and ``rtstruct`` ``rtstruct.dcm``, with all objects. Parts of a series that is segmented in several have
+    the same names: each needs a folder of its own.
 
     A format that can't hold the source is left out, as long as another one can: png holds no volumes, dicom-seg needs
     a DICOM series, and rtstruct one whose frames have a place in space.
@@ -108,16 +102,15 @@ def write_masks(
     series = segmentation.series
     volume = masks.ndim == 4 and (series is None or series.layout is not Layout.PICTURE)
     chosen = _possible(check_formats(formats), segmentation, volume)
-    place, suffix = make_folder(folder), part_suffix(segmentation)
+    place = make_folder(folder)
     shared: list[Path] = []
     if "dicom-seg" in chosen:
-        target = place / f"seg{suffix}.dcm"
-        shared.append(write_dicom_seg(segmentation, target, checkpoint=checkpoint, overwrite=overwrite))
+        shared.append(write_dicom_seg(segmentation, place / "seg.dcm", checkpoint=checkpoint, overwrite=overwrite))
     if "rtstruct" in chosen:
-        shared.append(write_rtstruct(segmentation, place / f"rtstruct{suffix}.dcm", overwrite=overwrite))
+        shared.append(write_rtstruct(segmentation, place / "rtstruct.dcm", overwrite=overwrite))
     written: list[list[Path]] = []
     for number, name in enumerate(unique_names(segmentation.labels, RESERVED_NAMES)):
-        stem, files = place / f"{name}{suffix}", []
+        stem, files = place / name, []
         if "nifti" in chosen:
             files += write_nifti(segmentation, masks[number], stem, overwrite, include_patient)
         if "nrrd" in chosen:

@@ -21,7 +21,7 @@ from typing import Any
 
 from monai_sa2va.dicom.findings import Finding
 from monai_sa2va.dicom.series import DicomSeries
-from monai_sa2va.writers.dicom_object import missing_attributes, read_header
+from monai_sa2va.writers.dicom_object import context_findings, read_header
 
 __all__ = ["file_hash", "file_hashes", "frame_name", "report_of_series"]
 
@@ -40,7 +40,7 @@ def report_of_series(series: DicomSeries, files: Iterable[str]) -> dict[str, Any
     findings: Sequence[Finding] = series.findings
     if any(name.endswith(".dcm") for name in files):
         known = {finding.code for finding in findings}
-        found = missing_attributes(read_header(series.frames[0].file))
+        found = context_findings(read_header(series.frames[0].file))
         findings = (*findings, *(finding for finding in found if finding.code not in known))
     return {
         "series": {

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from monai_sa2va.data.headers import image_suffix
+from monai_sa2va.dicom.values import shown_name
 from monai_sa2va.errors import DataError, OutputError, Sa2VAError
 from monai_sa2va.writers.files import atomic_path
 from monai_sa2va.writers.masks import write_masks
@@ -33,7 +34,7 @@ from monai_sa2va.writers.whole_folder import REPORT, whole_folder
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation
 
-__all__ = ["Written", "explain_failure", "folder_name", "write_results", "write_table"]
+__all__ = ["Written", "explain_failure", "folder_name", "sort_rows", "write_results", "write_table"]
 
 _OVERVIEW = "overview.png"
 
@@ -53,7 +54,7 @@ class Written:
 
 def folder_name(image: str | os.PathLike[str]) -> str:
     """What the folder of an image's results is called: like its file, without the suffix; ``image`` for ``..png``."""
-    base = Path(image).name
+    base = shown_name(Path(image).name, "_")
     # a folder can't be called ".."
     return base[: len(base) - len(image_suffix(base))].strip(". ") or "image"
 
@@ -66,6 +67,7 @@ def write_results(
     include_patient: bool = False,
     patient: str | None = None,
     run: Mapping[str, Any] | None = None,
+    before_rename: Callable[[], None] | None = None,
 ) -> Written:
     """Write ``<label>.nii.gz``, ``<label>.png``, ``overview.png`` and ``report.json``: all of them, or none.
 
@@ -79,12 +81,13 @@ def write_results(
         patient: whom the image shows, as for :func:`~monai_sa2va.writers.report.write_report`.
         run: what the report tells of the run that wrote it, such as the fingerprint that a later one knows it by;
             ``weights``, a hash, goes into DICOM objects, too.
+        before_rename: called when all is written, before the folder is seen.
 
     Raises:
         ConfigError: when a format is unknown.
         OutputError: when something can't be written, or is there already.
     """
-    with whole_folder(Path(folder), overwrite) as part:
+    with whole_folder(Path(folder), overwrite, before_rename) as part:
         weights = None if run is None else run.get("weights")
         masks = write_masks(segmentation, part, formats, include_patient=include_patient, checkpoint=weights)
         overview = write_overview(segmentation, part / _OVERVIEW)
@@ -106,6 +109,23 @@ def explain_failure(error: Exception, name: str) -> Sa2VAError | None:
         reason = error.strerror or type(error).__name__
         return OutputError(f"{name} can't be segmented or its results be written: {reason}; mend that and run again")
     return None
+
+
+def sort_rows(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of a table in their order, which doesn't depend on how many workers or shards there were.
+
+    By image, folder, and where there is no folder by all that tells rows apart. Of one image's objects the order stays.
+
+    Args:
+        rows: with ``image`` and ``folder``, all values as they are or all as text.
+    """
+
+    def place(row: Mapping[str, Any]) -> tuple[str, ...]:
+        texts = tuple("" if value is None else str(value) for value in row.values())
+        named = (str(row.get("image") or ""), str(row.get("folder") or ""))
+        return named if named[1] else (*named, *texts)
+
+    return sorted(rows, key=place)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,17 +23,18 @@ import numpy as np
 
 from monai_sa2va import __version__
 from monai_sa2va.dicom.series import DicomSeries, Layout
+from monai_sa2va.dicom.values import quiet_pydicom, whole
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.writers.colours import PALETTE
+from monai_sa2va.writers.composite_context import composite_context, valid_texts
 from monai_sa2va.writers.contours import mask_contours
 from monai_sa2va.writers.dicom_object import (
     DISCLAIMER,
-    TYPE_2,
-    content_time,
     need_dicom,
     plain_text,
     read_header,
     required_series,
+    source_time,
     stable_uid,
     unique_instances,
 )
@@ -93,7 +93,7 @@ def write_rtstruct(
     """
     made = make_rtstruct(segmentation, created=created)
     target = Path(path)
-    with atomic_path(target, overwrite) as temporary:
+    with atomic_path(target, overwrite) as temporary, quiet_pydicom():
         made.save_as(temporary, enforce_file_format=True)
     return target
 
@@ -116,10 +116,16 @@ def make_rtstruct(segmentation: Segmentation, *, created: datetime | None = None
     series = required_series(segmentation, "rtstruct")
     if not can_hold(series):
         raise ValueError("the series has frames without a place, which an RTSTRUCT can't hold")
+    with quiet_pydicom():
+        return _make(segmentation, series, created)
+
+
+def _make(segmentation: Segmentation, series: DicomSeries, created: datetime | None) -> Any:
     masks = segmentation.on_source_grid().reshape(len(segmentation.masks), *series.shape)
     rois = [_contours(mask, series) for mask in masks]
     header = read_header(series.frames[0].file)
-    made = _frame(header, series, content_time(header, created))
+    made_at = source_time(header) if created is None else (created.strftime("%Y%m%d"), created.strftime("%H%M%S"))
+    made = _frame(header, series, made_at)
     made.StructureSetROISequence, made.ROIContourSequence, made.RTROIObservationsSequence = [], [], []
     for number, (label, contours) in enumerate(zip(segmentation.labels, rois, strict=True), start=1):
         made.StructureSetROISequence.append(
@@ -146,12 +152,11 @@ def make_rtstruct(segmentation: Segmentation, *, created: datetime | None = None
 
 def _contours(mask: np.ndarray, series: DicomSeries) -> list[Any]:
     items: list[Any] = []
-    frames_of = Counter(frame.sop_instance_uid for frame in series.frames)
     for z in np.flatnonzero(mask.any(axis=(0, 1))):
         frame = series.frames[int(z)]
         matrix = frame_matrix(frame)
         source = _item(ReferencedSOPClassUID=frame.sop_class_uid, ReferencedSOPInstanceUID=frame.sop_instance_uid)
-        if frame.number > 1 or frames_of[frame.sop_instance_uid] > 1:
+        if frame.siblings > 1:
             source.ReferencedFrameNumber = frame.number
         for points in mask_contours(mask[..., z]):
             places = points @ matrix[:3, :2].T + matrix[:3, 3]
@@ -166,7 +171,7 @@ def _contours(mask: np.ndarray, series: DicomSeries) -> list[Any]:
     return items
 
 
-def _frame(header: Any, series: DicomSeries, made_at: tuple[str, str]) -> Any:
+def _frame(header: Any, series: DicomSeries, made_at: tuple[str, str] | None) -> Any:
     """The object without its ROIs."""
     from pydicom import Dataset, FileMetaDataset
     from pydicom.uid import UID, ExplicitVRLittleEndian
@@ -175,19 +180,16 @@ def _frame(header: Any, series: DicomSeries, made_at: tuple[str, str]) -> Any:
     made.file_meta = FileMetaDataset()
     made.file_meta.MediaStorageSOPClassUID, made.file_meta.TransferSyntaxUID = UID(_CLASS), ExplicitVRLittleEndian
     made.SpecificCharacterSet, made.SOPClassUID, made.Modality = "ISO_IR 192", _CLASS, "RTSTRUCT"
-    for name in TYPE_2:
-        setattr(made, name, None)
-        if name in header:
-            made[name] = header[name]
+    made.update(composite_context(header).dataset)
     made.StudyInstanceUID = series.study_uid
-    made.SeriesNumber = _SERIES_NUMBERS + max(0, min(int(header.get("SeriesNumber") or 0), 10**8))
+    made.SeriesNumber = _SERIES_NUMBERS + max(0, min(whole(header, "SeriesNumber") or 0, 10**8))
     made.SeriesDescription, made.OperatorsName = "monai-sa2va structures", ""
     made.Manufacturer, made.ManufacturerModelName, made.SoftwareVersions = "monai-sa2va", "Sa2VA", __version__
     made.InstanceNumber, made.ApprovalStatus = 1, "UNAPPROVED"
     made.StructureSetLabel, made.StructureSetDescription = "SEGMENTATION", DISCLAIMER
-    made.StructureSetDate, made.StructureSetTime = made_at
+    made.StructureSetDate, made.StructureSetTime = made_at or (None, None)
     made.FrameOfReferenceUID = series.frame_of_reference_uid
-    made.PositionReferenceIndicator = header.get("PositionReferenceIndicator")
+    made.PositionReferenceIndicator = next(iter(valid_texts(header, "PositionReferenceIndicator") or ()), None)
     images = [
         _item(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=instance)
         for kind, instance in unique_instances(series)

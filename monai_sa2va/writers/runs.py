@@ -80,6 +80,9 @@ def even_runs(series: DicomSeries) -> list[Run]:
 
 
 def _is_even(frames: Sequence[Frame]) -> bool:
+    if not any(map(is_placed, frames)):
+        # one behind the other, without a place
+        return True
     if not all(map(is_placed, frames)) or not same_orientation(frames):
         return False
     if any(frame.spacing != frames[0].spacing for frame in frames):

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ __all__ = ["is_placed", "place_frames", "same_orientation"]
 _SAME = 1e-6
 _SEGMENT = ("ReferencedSegmentNumber", "SegmentIdentificationSequence")
 _POSITION = ("ImagePositionPatient", "PlanePositionSequence")
+_STACK = [("StackID", "FrameContentSequence"), ("InStackPositionNumber", "FrameContentSequence")]
 _TIME = ("TemporalPositionIndex", "FrameContentSequence")
 
 
@@ -72,7 +73,8 @@ def place_frames(seg: Dataset, series: DicomSeries, planes: Sequence[int], uid: 
     if one_measure and measures[0] is not None:
         shared.PixelMeasuresSequence = [measures[0]]
 
-    frames_of = Counter(frame.sop_instance_uid for frame in series.frames)
+    # frames without a place or a time are told apart by their number alone
+    counted = not placed and not in_time and len(series.frames) > 1
     rank = {z: number for number, z in enumerate(planes)}
     for item in seg.PerFrameFunctionalGroupsSequence:
         number = rank[-round(float(item.PlanePositionSequence[0].ImagePositionPatient[2]))]
@@ -89,14 +91,18 @@ def place_frames(seg: Dataset, series: DicomSeries, planes: Sequence[int], uid: 
         if in_time:
             content.TemporalPositionIndex = planes[number] + 1
             content.DimensionIndexValues = [segment, planes[number] + 1]
+        elif counted:
+            content.StackID, content.InStackPositionNumber = "1", planes[number] + 1
+            content.DimensionIndexValues = [segment, 1, planes[number] + 1]
         else:
             content.DimensionIndexValues = [segment, number + 1] if placed else [segment]
         source = item.DerivationImageSequence[0].SourceImageSequence[0]
         source.ReferencedSOPClassUID = frame.sop_class_uid
         source.ReferencedSOPInstanceUID = frame.sop_instance_uid
-        if frames_of[frame.sop_instance_uid] > 1 or frame.number > 1:
+        if frame.siblings > 1:
             source.ReferencedFrameNumber = frame.number
-    _index(seg, [_SEGMENT, *([_TIME] if in_time else [_POSITION] if placed else [])], uid)
+    others = [_TIME] if in_time else [_POSITION] if placed else _STACK if counted else []
+    _index(seg, [_SEGMENT, *others], uid)
     _refer(seg, series)
     if series.frame_of_reference_uid is None or not placed:
         for name in ("FrameOfReferenceUID", "PositionReferenceIndicator"):
@@ -134,10 +140,22 @@ def _refer(seg: Any, series: DicomSeries) -> None:
         _dataset(ReferencedSOPClassUID=kind, ReferencedSOPInstanceUID=instance)
         for kind, instance in unique_instances(series)
     ]
-    seg.SourceImageSequence = references
+    numbers = defaultdict(list)
+    for frame in series.frames:
+        numbers[frame.sop_instance_uid].append(frame)
+    seg.SourceImageSequence = [_source(frames) for frames in numbers.values()]
     seg.ReferencedSeriesSequence = [
         _dataset(SeriesInstanceUID=series.series_uid, ReferencedInstanceSequence=references)
     ]
+
+
+def _source(frames: Sequence[Frame]) -> Any:
+    """An instance, or those frames of it that were segmented."""
+    first = frames[0]
+    source = _dataset(ReferencedSOPClassUID=first.sop_class_uid, ReferencedSOPInstanceUID=first.sop_instance_uid)
+    if len(frames) < first.siblings:
+        source.ReferencedFrameNumber = sorted(frame.number for frame in frames)
+    return source
 
 
 def _measures(frame: Frame, series: DicomSeries) -> Any:

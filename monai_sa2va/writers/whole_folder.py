@@ -17,28 +17,34 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai_sa2va.errors import OutputError
+from monai_sa2va.writers.files import free_name
+from monai_sa2va.writers.provenance import file_hash
 
-__all__ = ["REPORT", "earlier_report", "mend_folder", "remove_results", "whole_folder"]
+__all__ = ["REPORT", "changed_results", "earlier_report", "mend_folder", "remove_results", "whole_folder"]
 
 REPORT = "report.json"
 """The file that tells what else of its folder is a result: its ``run`` lists them as ``files``."""
 
 
 @contextmanager
-def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
+def whole_folder(
+    folder: Path, overwrite: bool = False, before_rename: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """A hidden folder beside ``folder`` that takes its place when the block ends well, and vanishes when it doesn't.
 
-    Results of an earlier run, which its report lists, give way; what a person put beside them is kept.
+    Results of an earlier run, which its report lists, give way; what a person put beside them is kept, and so is what a
+    person made of them, under another name: ``liver.changed.nii.gz``.
 
     Args:
         folder: where results go; those above it are made.
         overwrite: whether what is no result of an earlier run may be replaced where a result has its name.
+        before_rename: called when all is written, before the folder is seen.
 
     Yields:
         The hidden folder, empty.
@@ -54,8 +60,10 @@ def whole_folder(folder: Path, overwrite: bool = False) -> Iterator[Path]:
         part.mkdir(parents=True)
         yield part
         if folder.exists():
-            _keep(folder, part, _listed(earlier), overwrite)
+            _keep(folder, part, earlier, overwrite)
         _sync(part)
+        if before_rename is not None:
+            before_rename()
         if folder.exists():
             os.replace(folder, old)
         os.replace(part, folder)
@@ -107,6 +115,25 @@ def earlier_report(folder: Path) -> dict[str, Any] | None:
     return report
 
 
+def changed_results(folder: Path, report: Mapping[str, Any]) -> list[str]:
+    """Names of results that are missing or are not as they were written, sorted.
+
+    Args:
+        folder: of the results.
+        report: as :func:`earlier_report` gives it.
+
+    Raises:
+        OSError: when one can't be read.
+    """
+    hashes = report.get("sha256")
+    known: dict[str, Any] = hashes if isinstance(hashes, dict) else {}
+    return sorted(
+        name
+        for name in _listed(report) - {REPORT}
+        if not (folder / name).is_file() or file_hash(folder / name) != known.get(name)
+    )
+
+
 def remove_results(folder: Path) -> None:
     """Remove the results that a folder's report lists, then the report, and nothing else.
 
@@ -134,17 +161,23 @@ def _hidden(folder: Path) -> tuple[Path, Path]:
     return folder.with_name(f".{token}.part"), folder.with_name(f".{token}.old")
 
 
-def _listed(report: dict[str, Any] | None) -> set[str]:
+def _listed(report: Mapping[str, Any] | None) -> set[str]:
     # base names only: a report that was changed must not reach other folders
     return set() if report is None else {*(Path(name).name for name in report["run"]["files"]), REPORT}
 
 
-def _keep(folder: Path, part: Path, listed: set[str], overwrite: bool) -> None:
+def _keep(folder: Path, part: Path, earlier: Mapping[str, Any] | None, overwrite: bool) -> None:
     """Copy what is no result; moved, it would be lost where the run is killed now."""
+    listed = _listed(earlier)
+    hashed = {} if earlier is None or overwrite else earlier.get("sha256", {})
+    changed = {name for name in changed_results(folder, earlier) if name in hashed} if earlier and hashed else set()
     for entry in folder.iterdir():
-        if entry.name in listed:
-            continue
         target = part / entry.name
+        if entry.name in listed:
+            # an empty one was cut off: there is nothing to lose
+            if entry.name not in changed or not entry.is_file() or not entry.stat().st_size:
+                continue
+            target = part / _aside(entry.name, folder)
         if target.exists():
             if not overwrite:
                 raise OutputError(
@@ -154,6 +187,13 @@ def _keep(folder: Path, part: Path, listed: set[str], overwrite: bool) -> None:
             shutil.copytree(entry, target, symlinks=True)
         else:
             shutil.copy2(entry, target, follow_symlinks=False)
+
+
+def _aside(name: str, folder: Path) -> str:
+    """Where a person's work goes whose name is needed: readers know it by the same suffixes."""
+    stem, dot, suffixes = name.partition(".")
+    taken = [entry.name.partition(".changed")[0] for entry in folder.glob("*.changed*")]
+    return f"{free_name(stem, taken)}.changed{dot}{suffixes}"
 
 
 def _sync(folder: Path) -> None:

@@ -13,13 +13,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -29,22 +27,6 @@ from monai_sa2va.predictor import Segmenter
 @pytest.fixture(scope="package")
 def segmenter(micro_config: Sa2VAConfig) -> Segmenter:
     return Segmenter(Sa2VA(micro_config, seed=0), device="cpu")
-
-
-@pytest.fixture(scope="package")
-def bundle(tmp_path_factory: pytest.TempPathFactory, micro_config: Sa2VAConfig) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / "configs").mkdir()
-    (folder / "models").mkdir()
-    (folder / "configs" / "metadata.json").write_text("{}")
-    inference = {
-        "bundle_root": ".",
-        "checkpoint": "$@bundle_root + '/models/model.pt'",
-        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": micro_config.to_dict(), "seed": 1},
-    }
-    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
-    torch.save({"model": Sa2VA(micro_config, seed=0).state_dict()}, folder / "models" / "model.pt")
-    return folder
 
 
 @pytest.fixture

@@ -66,9 +66,17 @@ def test_a_tree_is_segmented_and_not_twice(bundle: Path, data: Path, tmp_path: P
     assert table[_uid(8)] == ("skipped", "1", "LOCALIZER")
     before = (tmp_path / "out" / "summary.csv").read_bytes()
     again = _run(bundle, *arguments)
+    assert again.exit_code == 0
     assert again.stdout.startswith("segmented 2 of 3 images, 2 of them by an earlier run; 1 skipped; ")
     assert (tmp_path / "out" / "summary.csv").read_bytes() == before
     assert json.loads((tmp_path / "out" / "run.json").read_text())["computed"] == []
+    next((tmp_path / "out").rglob("seg.dcm")).unlink()
+    mended = _run(bundle, *arguments)
+    assert mended.exit_code == 0
+    assert "2 images, 1 of them" not in mended.stdout
+    assert "1 of them by an earlier run, 1 again as its results were changed or missing" in mended.stdout
+    assert "[RESULTS_CHANGED] seg.dcm of an earlier run was changed or is missing" in mended.stderr
+    assert [row["code"] for row in _rows(tmp_path / "out" / "summary.csv")].count("RESULTS_CHANGED") == 1
 
 
 def test_a_dry_run_says_what_and_how_long(
@@ -164,6 +172,7 @@ def test_nothing_usable_exits_2_but_for_a_shard(bundle: Path, data: Path, tmp_pa
     result = _run(bundle, *arguments)
     assert result.exit_code == 2
     assert result.stdout.startswith("segmented 0 of 3 images; 3 skipped; ")
+    assert result.stderr.startswith("error: [DATA] none of 3 images could be segmented, the first because: [NOT_ASKED]")
     assert _run(bundle, *arguments, "--shard", "1/99").exit_code == 0
 
 
@@ -176,3 +185,36 @@ def test_what_is_broken_leaves_the_rest(bundle: Path, tmp_path: Path) -> None:
     assert by_status == {"done": 1, "failed": 0}
     assert all(row["code"] and row["code"] != "INTERNAL" for row in table if row["status"] != "done")
     assert "Traceback" not in result.stderr
+
+
+def test_what_the_reader_skips_is_nothing_usable(bundle: Path, tmp_path: Path) -> None:
+    scouts = made.write(tmp_path / "data", small(8, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]))
+    result = _run(bundle, scouts, "-p", "liver", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "the first because: [LOCALIZER] a localizer, by its ImageType" in result.stderr
+    assert [row["status"] for row in _rows(tmp_path / "out" / "summary.csv")] == ["skipped"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("--window", "lungs"),
+        ("--window", "{"),
+        ("--checkpoint", "nowhere.pt"),
+        ("--adapter", "nowhere.safetensors"),
+        ("--rules", "nowhere.yaml"),
+        ("--rules", "{rules}"),
+        ("--where", "Modality"),
+        ("--format", "dicom"),
+        ("--shard", "3/2"),
+        ("--workers", "99999"),
+    ],
+)
+def test_a_wrong_argument_makes_no_folder(bundle: Path, data: Path, tmp_path: Path, wrong: tuple[str, ...]) -> None:
+    (tmp_path / "rules.json").write_text('[{"modality": "CT", "window": "lungs"}]')
+    words = [word.format(rules=tmp_path / "rules.json") if word == "{rules}" else word for word in wrong]
+    result = _run(bundle, data, "-p", "liver", "-o", tmp_path / "study" / "out", *words)
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+    assert not (tmp_path / "study").exists()

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from monai_sa2va.batch.job import Outcome, Status
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
+from monai_sa2va.verify.shards import merge_tables
 
 _OBJECT = {
     "label": "liver",
@@ -42,7 +44,7 @@ def _outcomes() -> list[Outcome]:
     ]
 
 
-def test_rows_are_in_the_order_of_the_plan(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_their_images(tmp_path: Path) -> None:
     tables = Tables(tmp_path, Shard(2, 3), {"device": "cpu"})
     for outcome in _outcomes():
         tables.add(outcome)
@@ -56,8 +58,8 @@ def test_rows_are_in_the_order_of_the_plan(tmp_path: Path) -> None:
         "image,folder,status,modality,slices,objects,found,code,reason",
         "1.2,1/1.2,done,CT,4,2,1,GANTRY_TILT,tilted",
         '1.3,,skipped,CT,1,,,LOCALIZER,"a localizer, by its ImageType"',
-        "c.png,,failed,,1,,,DATA,c.png is torn",
         "1.4,1/1.4,done,MR,6,0,0,,",
+        "c.png,,failed,,1,,,DATA,c.png is torn",
     ]
     with (tmp_path / "objects.2-of-3.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -88,6 +90,52 @@ def test_exit_codes(tmp_path: Path) -> None:
             tables.add(outcome)
         assert tables.exit_code == code
     assert tables.nothing_done() == "none of 1 images could be segmented, the first because: [DATA] c.png is torn"
+
+
+def test_what_an_earlier_run_did_counts_as_done(tmp_path: Path) -> None:
+    *_, earlier = _outcomes()
+    for others, code in (([], 0), (_outcomes()[2:3], 0), (_outcomes()[:1], 1)):
+        tables = Tables(tmp_path)
+        for outcome in (earlier, *others):
+            tables.add(outcome)
+        assert tables.exit_code == code, others
+
+
+def test_what_was_done_again_is_counted(tmp_path: Path) -> None:
+    tables = Tables(tmp_path)
+    for outcome in _outcomes():
+        tables.add(replace(outcome, again=("seg.dcm",)) if outcome.image == "1.2" else outcome)
+    tables.write()
+    assert tables.told() == (
+        "segmented 2 of 4 images, 1 of them by an earlier run, 1 again as its results were changed or missing; "
+        "1 skipped, 1 failed"
+    )
+    assert json.loads((tmp_path / "run.json").read_text())["done_again"] == ["1.2"]
+
+
+def test_tables_of_shards_are_merged_to_the_very_bytes_of_one_run(tmp_path: Path) -> None:
+    outcomes = [
+        *_outcomes(),
+        # two files of one name, in folders of which tables tell nothing
+        Outcome(4, "a.txt", Status.REFUSED, code="NOT_DICOM", reason="no DICOM"),
+        Outcome(5, "a.txt", Status.FAILED, code="DATA", reason="torn"),
+        Outcome(6, "1.2", Status.DONE, "2/1.2", "CT", 4, files=("a",), objects=[{**_OBJECT, "label": "a"}]),
+    ]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "shards").mkdir()
+    whole = Tables(tmp_path / "whole")
+    shards = [Tables(tmp_path / "shards", Shard(number, 2)) for number in (1, 2)]
+    for number, outcome in enumerate(outcomes):
+        whole.add(outcome)
+        shards[number % 2].add(outcome)
+    for tables in (whole, *shards):
+        tables.write()
+    assert [(merged.name, merged.rows) for merged in merge_tables(tmp_path / "shards")] == [
+        ("objects.csv", 3),
+        ("summary.csv", 7),
+    ]
+    for name in ("summary.csv", "objects.csv"):
+        assert (tmp_path / "shards" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 def test_no_image_still_gives_tables(tmp_path: Path) -> None:

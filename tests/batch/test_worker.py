@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,45 @@ def test_what_is_done_is_known_by_what_was_asked(worker: Worker, job: Job, pictu
     ):
         other = Worker(worker.segmenter, replace(worker.options, **options))
         assert other.earlier(job) is None, options
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(("name", "harm"), [("vessels.nii.gz", Path.unlink), ("overview.png", _cut)])
+def test_results_that_are_not_as_they_were_written_are_made_again(
+    worker: Worker, job: Job, name: str, harm: Callable[[Path], None]
+) -> None:
+    done = _do(worker, job)
+    path = worker.options.output_dir / job.folder / name
+    before = path.read_bytes()
+    harm(path)
+    assert worker.earlier(job) is None
+    again = _do(worker, job)
+    assert (again.status, again.earlier, again.again) == (Status.DONE, False, (name,))
+    assert (again.code, again.reason) == (
+        "RESULTS_CHANGED",
+        f"{name} of an earlier run was changed or is missing, so it was done again",
+    )
+    assert path.read_bytes() == before
+    assert again.objects == done.objects
+    assert _do(worker, job).earlier
+
+
+def test_a_mask_that_a_person_corrected_is_kept_beside_the_new_one(worker: Worker, job: Job) -> None:
+    _do(worker, job)
+    folder = worker.options.output_dir / job.folder
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "report.json"}
+    for text, kept in ((b"corrected", "vessels.changed.nii.gz"), (b"once more", "vessels_2.changed.nii.gz")):
+        (folder / "vessels.nii.gz").write_bytes(text)
+        assert _do(worker, job).again == ("vessels.nii.gz",)
+        before[kept] = text
+        assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "report.json"} == before
+    # who gives it up has said so
+    (folder / "vessels.nii.gz").write_bytes(b"a third time")
+    _do(Worker(worker.segmenter, replace(worker.options, overwrite=True)), job)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "report.json"} == before
 
 
 def test_other_weights_are_another_question(worker: Worker, job: Job) -> None:

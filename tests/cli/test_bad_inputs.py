@@ -52,22 +52,6 @@ runner = CliRunner()
 _TABLES = ["objects.csv", "run.json", "summary.csv"]
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, micro_config: Sa2VAConfig) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / "configs").mkdir()
-    (folder / "models").mkdir()
-    (folder / "configs" / "metadata.json").write_text("{}")
-    inference = {
-        "bundle_root": ".",
-        "checkpoint": "$@bundle_root + '/models/model.pt'",
-        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": micro_config.to_dict(), "seed": 1},
-    }
-    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
-    torch.save({"model": Sa2VA(micro_config, seed=0).state_dict()}, folder / "models" / "model.pt")
-    return folder
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"

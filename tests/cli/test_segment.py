@@ -27,7 +27,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from monai_sa2va.cli.main import app
-from monai_sa2va.data.read_image import SourceImage
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.networks.chat import Reply
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter

@@ -116,10 +116,10 @@ def _cut(ds: Dataset, end: int) -> Dataset:
     return ds
 
 
-def _compressed_and_cut() -> list[Dataset]:
-    images = made.series(rows=32, columns=32, bits_stored=16)
+def _compressed_and_cut(rows: int = 32, columns: int = 32) -> list[Dataset]:
+    images = made.series(rows=rows, columns=columns, bits_stored=16)
     for ds in images:
-        ds.compress(made.RLE)
+        ds.compress(made.RLE, generate_instance_uid=False)
         ds.PixelData = ds.PixelData[: len(ds.PixelData) // 2]
     return images
 
@@ -158,6 +158,14 @@ ROWS: tuple[Row, ...] = (
         "The same instance in two files",
         "one is read",
         lambda: [*made.series(), *made.series()],
+        _C.DUPLICATE_POSITION,
+        _S.HANDLED,
+        ("volume",),
+    ),
+    Row(
+        "The same instance in two files, one of which is cut or damaged",
+        "the other one is read",
+        lambda: [*made.series(), _cut(made.series()[0], 50), *_compressed_and_cut(6, 8)[1:2]],
         _C.DUPLICATE_POSITION,
         _S.HANDLED,
         ("volume",),
@@ -300,6 +308,14 @@ ROWS: tuple[Row, ...] = (
         ("volume",),
     ),
     Row(
+        "Several frames in a file whose SOP class allows one",
+        "read like any other; what refers to a frame tells its number",
+        lambda: [made.image(made.voxels(3, 6, 8), made.SC, "OT")],
+        _C.MULTI_FRAME,
+        _S.HANDLED,
+        ("cine",),
+    ),
+    Row(
         "A film of ultrasound, X-ray, endoscopy",
         "a cine: frames in time",
         lambda: [made.cine()],
@@ -316,6 +332,20 @@ ROWS: tuple[Row, ...] = (
         ("cine",),
     ),
     Row("One slice", "a picture with a place", lambda: made.series(1), _C.SINGLE_SLICE, _S.HANDLED, ("picture",)),
+    Row(
+        "A mosaic: all slices of a volume side by side in one image",
+        "a picture without a place in the world, a cine where several follow each other",
+        lambda: made.series(
+            modality="MR",
+            slices=3,
+            places=np.zeros((3, 3)),
+            each=lambda z: {"TriggerTime": str(40 * z)},
+            ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"],
+        ),
+        _C.MISSING_POSITION,
+        _S.WARNING,
+        ("cine",),
+    ),
     Row("RGB", "8 bits a colour", lambda: [_colour()], _C.COLOUR, _S.HANDLED, ("picture",)),
     Row("YBR", "becomes RGB", lambda: [_colour(photometric="YBR_FULL")], _C.COLOUR, _S.HANDLED, ("picture",)),
     Row("A palette", "becomes RGB", lambda: [_palette()], _C.COLOUR, _S.HANDLED, ("picture",)),
@@ -344,7 +374,7 @@ ROWS: tuple[Row, ...] = (
         ("volume",),
     ),
     Row(
-        "Several CT, MR, PT or NM images without position",
+        "Several CT, MR, PT or NM images without position, or CT, MR or PT frames of one file",
         "refused: nobody knows where they lie",
         lambda: made.series(each=lambda z: {} if z else {"position": None}),
         _C.MISSING_POSITION,
@@ -356,6 +386,14 @@ ROWS: tuple[Row, ...] = (
         lambda: made.series(ImageOrientationPatient=None),
         _C.MISSING_POSITION,
         _S.REFUSED,
+    ),
+    Row(
+        "Several frames of one file without position, of nuclear medicine, 3D ultrasound, OCT, …",
+        "each frame is segmented by itself, in the order of the file, and written by its number, without a place",
+        lambda: [made.image(made.voxels(5, 6, 8), made.ENHANCED_US, "US")],
+        _C.MISSING_POSITION,
+        _S.WARNING,
+        ("stack",),
     ),
     Row(
         "A single image without position or orientation",
@@ -436,6 +474,22 @@ ROWS: tuple[Row, ...] = (
         "written empty, never invented",
         lambda: made.series(PatientBirthDate=None),
         _C.MISSING_ATTRIBUTE,
+        _S.WARNING,
+        ("volume",),
+    ),
+    Row(
+        "No date with its time: neither of content, acquisition, series nor study",
+        "a SEG, which must have one, gets the day and the hour of writing; an RTSTRUCT's stays empty",
+        lambda: made.series(**dict.fromkeys(("StudyTime", "SeriesTime", "ContentTime", "AcquisitionTime"), "")),
+        _C.MISSING_ATTRIBUTE,
+        _S.WARNING,
+        ("volume",),
+    ),
+    Row(
+        'Attributes of patient or study with values that DICOM doesn\'t allow (a birth date "unknown", an age "45", …)',
+        "written empty where an attribute must be there, else left out; UIDs are kept, as references have to match",
+        lambda: made.series(PatientBirthDate="unknown", PatientAge="45"),
+        _C.INVALID_ATTRIBUTE,
         _S.WARNING,
         ("volume",),
     ),

@@ -23,14 +23,14 @@ from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode
 from monai_sa2va.dicom.pixels import read_array
 from monai_sa2va.dicom.scan import Scan, scan
 from monai_sa2va.dicom.values import quiet_pydicom
-from monai_sa2va.writers.dicom_object import missing_attributes, read_header
+from monai_sa2va.writers.dicom_object import context_findings, read_header
 
 
 def findings_of(found: Scan) -> list[Finding]:
     """Everything that is told of a folder, with what reading the pixels adds."""
     told = [left_out.finding for left_out in (*found.left_out, *found.files)]
     for series in found.series:
-        told += [*series.findings, *missing_attributes(read_header(series.frames[0].file))]
+        told += [*series.findings, *context_findings(read_header(series.frames[0].file))]
     return told
 
 

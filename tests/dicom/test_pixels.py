@@ -212,3 +212,37 @@ def test_no_more_than_the_array_is_held(tmp_path: Path) -> None:
     # two megabytes of int16, beside what one frame takes on its way
     assert array.nbytes == 64 * 128**2 * 2
     assert peak < 1.2 * array.nbytes
+
+
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+def test_floats_of_a_file_that_states_no_bits(tmp_path: Path, keyword: str, dtype: str) -> None:
+    (ds,) = made.series(1, RescaleSlope=2, RescaleIntercept=1)
+    values = np.random.default_rng(0).normal(0, 1000, (6, 8)).astype(dtype)
+    for name in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+        delattr(ds, name)
+    setattr(ds, keyword, values.tobytes())
+    ds.BitsAllocated = 8 * values.itemsize
+    (series,) = scan(made.write(tmp_path, [ds])).series
+    assert np.allclose(read_array(series)[0, :, :, 0].T, 2 * values + 1, atol=1e-3)
+
+
+def test_a_dark_frame_of_a_palette_of_16_bits_stays_dark(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 6, 8), np.uint8)
+    pixels[1] = 100
+    ds = made.image(pixels, made.US, "US", photometric="PALETTE COLOR", NumberOfFrames=2)
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [101, 0, 16])
+        table = np.full(101, 200, "<u2")
+        table[100] = 0x8000
+        setattr(ds, f"{colour}PaletteColorLookupTableData", table.tobytes())
+    (series,) = scan(made.write(tmp_path, [ds])).series
+    assert read_array(series)[0, 0, 0].tolist() == [0, 128]
+
+
+def test_a_file_that_begins_with_its_meta_information(tmp_path: Path) -> None:
+    (path,) = made.write(tmp_path, made.series(1)).iterdir()
+    raw = path.read_bytes()
+    # neither the 128 bytes nor the length of the group
+    path.write_bytes(raw[132 + 12 :])
+    (series,) = scan(tmp_path).series
+    assert series.shape == (8, 6, 1)

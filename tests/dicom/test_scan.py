@@ -124,6 +124,41 @@ def test_a_dicomdir_reaches_nothing_outside(tmp_path: Path) -> None:
     assert (found.series, len(found.files)) == ((), 1)
 
 
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    made.write(tmp_path / "elsewhere", made.series(3))
+    (tmp_path / "beside").mkdir()
+    made.write(tmp_path / "beside", made.series(2, name="not asked for"))
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "a").symlink_to(tmp_path / "elsewhere")
+    (folder / "b").symlink_to(tmp_path / "elsewhere")
+    for name, target in (("self", folder), ("root", tmp_path / "in"), ("above", tmp_path)):
+        (folder / name).symlink_to(target)
+    found = scan(tmp_path / "in")
+    assert shapes(found) == [(8, 6, 3)]
+    assert found.series[0].findings == ()
+    assert found.files == ()
+
+
+def test_names_that_no_table_takes(tmp_path: Path) -> None:
+    (tmp_path / "line\nbreak\x1b[31m").write_bytes(b"")
+    (tmp_path / os.fsdecode(b"latin\xe4")).write_bytes(b"")
+    assert [one.finding.message for one in scan(tmp_path).files] == [
+        "latin? is no DICOM file",
+        "line?break?[31m is no DICOM file",
+    ]
+
+
+def test_what_is_packed_is_told(tmp_path: Path) -> None:
+    made.write(tmp_path / "in", made.series(1))
+    with zipfile.ZipFile(tmp_path / "inner.bin", "w") as archive:
+        archive.write(tmp_path / "in" / "0000.dcm", "0000.dcm")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(tmp_path / "inner.bin", "inner.zip")
+    (one,) = scan(tmp_path / "outer.zip").files
+    assert one.finding.message == "inner.zip is packed; if it holds DICOM, unpack it"
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")

@@ -20,7 +20,8 @@ import warnings
 import pytest
 from pydicom import Dataset, config
 
-from monai_sa2va.dicom.values import items, number, numbers, quiet_pydicom, text, texts, uid_of, whole
+from monai_sa2va.dicom.values import items, number, numbers, quiet_pydicom, shown_name, text, texts, uid_of, whole
+from monai_sa2va.writers.results import folder_name
 
 
 def state() -> tuple:
@@ -69,3 +70,8 @@ def test_an_error_leaves_everything_as_it_was() -> None:
     with pytest.raises(KeyError), quiet_pydicom():
         raise KeyError
     assert state() == before
+
+
+def test_names_are_shown_in_one_line() -> None:
+    assert shown_name("b\u00e4r\n\udcff\x1b.png") == "b\u00e4r???.png"
+    assert folder_name("a\udcff\n.png") == "a__"

@@ -22,7 +22,8 @@ import pytest
 import torch
 from pydicom import Dataset
 
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.pictures import PictureReader
 from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.transforms.stacks import StackPlanes

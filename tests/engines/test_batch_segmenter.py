@@ -28,7 +28,8 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
 from PIL import Image
 
-from monai_sa2va.data.read_image import SourceImage, list_images
+from monai_sa2va.data.read_image import list_images
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.engines.batch_segmenter import BatchSegmenter
 from monai_sa2va.errors import ConfigError, DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import ImageInferer

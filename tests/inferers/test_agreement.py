@@ -67,5 +67,7 @@ def test_planes_of_a_volume() -> None:
     assert other_planes("scan", (4, 5, 6), _TURNED, "coronal") == ["axial", "sagittal"]
     with pytest.raises(DataError, match=r"scan has voxels of 1 x 1 x 2\.5 mm, too uneven"):
         other_planes("scan", (4, 5, 6), np.diag([1, 1, 2.5, 1]), "auto")
+    with pytest.raises(DataError, match="scan is a slab of 6 voxels across, too thin"):
+        other_planes("scan", (6, 48, 40), np.eye(4), "auto")
     with pytest.raises(ConfigError, match="planes is 'all'; allowed: one, majority, mean"):
         check_planes("all")

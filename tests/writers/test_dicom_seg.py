@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ from segmented import find, segmentation, some_masks
 
 from monai_sa2va.dicom.findings import FindingCode, Severity
 from monai_sa2va.dicom.series import Layout
-from monai_sa2va.errors import OutputError
-from monai_sa2va.writers.dicom_object import content_time, missing_attributes, plain_text, read_header
+from monai_sa2va.dicom.values import quiet_pydicom
+from monai_sa2va.errors import ConfigError, OutputError
+from monai_sa2va.writers.dicom_object import content_time, context_findings, plain_text, read_header, source_time
 from monai_sa2va.writers.dicom_seg import make_dicom_seg, write_dicom_seg
+from monai_sa2va.writers.rtstruct import write_rtstruct
 
 LABELS = ["liver", "left kidney"]
 
@@ -194,31 +197,75 @@ def test_what_the_source_lacks_is_empty_not_invented(tmp_path: Path) -> None:
     seg = make_dicom_seg(segmentation(series, some_masks(series), LABELS))
     assert all(seg[name].is_empty for name in lacking)
     assert seg.PatientName == "Made^Patient"
-    (finding,) = missing_attributes(read_header(series.frames[0].file))
+    (finding,) = context_findings(read_header(series.frames[0].file))
     assert (finding.code, finding.severity) == (FindingCode.MISSING_ATTRIBUTE, Severity.WARNING)
     assert "lacks PatientBirthDate, PatientSex, StudyID" in finding.message
-    assert missing_attributes(read_header(find(tmp_path / "whole", made.series(1)).frames[0].file)) == ()
+    assert context_findings(read_header(find(tmp_path / "whole", made.series(1)).frames[0].file)) == ()
 
 
-def test_values_that_highdicom_would_refuse_are_kept(tmp_path: Path) -> None:
+def test_texts_become_unicode(tmp_path: Path) -> None:
     def odd(ds: pydicom.Dataset) -> pydicom.Dataset:
         ds.SpecificCharacterSet = "ISO_IR 100"
-        ds.PatientName, ds.PatientSex = "Müller^Jörg", "W"
+        ds.PatientName = "Müller^Jörg"
         return ds
 
     series = find(tmp_path / "in", [odd(ds) for ds in made.series(3)])
     path = write_dicom_seg(segmentation(series, some_masks(series), LABELS), tmp_path / "seg.dcm")
     seg = pydicom.dcmread(path)
-    assert (str(seg.PatientName), seg.PatientSex, seg.SpecificCharacterSet) == ("Müller^Jörg", "W", "ISO_IR 192")
+    assert (str(seg.PatientName), seg.SpecificCharacterSet) == ("Müller^Jörg", "ISO_IR 192")
 
 
-def test_dates() -> None:
+def test_dates(monkeypatch: pytest.MonkeyPatch) -> None:
     header = pydicom.Dataset()
-    assert content_time(header, None) == ("19000101", "000000")
     header.StudyDate, header.StudyTime = "20210304", "101112.5"
+    assert content_time(header, None) == source_time(header) == ("20210304", "101112")
+    with quiet_pydicom():
+        header.SeriesDate, header.SeriesTime = "2021", "101112"
+        # a day of no calendar
+        header.ContentDate, header.ContentTime = "20210231", "101112"
     assert content_time(header, None) == ("20210304", "101112")
-    header.SeriesDate = "2021"
-    assert content_time(header, None) == ("20210304", "101112")
+    # a day without a time is none: midnight would be made up
+    header.StudyTime = ""
+    assert source_time(header) is None
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764000000")
+    assert content_time(header, None) == ("20251124", "16")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is 'yesterday'; give whole seconds"):
+        content_time(header, None)
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    date, hour = content_time(header, None)
+    written = datetime.strptime(date + hour, "%Y%m%d%H")
+    assert timedelta(0) <= datetime.now() - written < timedelta(hours=2)
+
+
+def test_what_has_no_date_is_told_and_gets_none_that_is_made_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undated = dict.fromkeys(
+        [f"{of}{what}" for of in ("Study", "Series", "Content", "Acquisition") for what in ("Date", "Time")]
+    )
+    series = find(tmp_path / "in", made.series(2, **{**undated, "StudyDate": "", "StudyTime": ""}))
+    found = segmentation(series, some_masks(series), LABELS)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764000000")
+    first = pydicom.dcmread(write_dicom_seg(found, tmp_path / "1.dcm"))
+    assert (first.ContentDate, first.ContentTime, first.StudyDate) == ("20251124", "16", "")
+    assert "ContributionDateTime" not in str(first)
+    assert (tmp_path / "1.dcm").read_bytes() == write_dicom_seg(found, tmp_path / "2.dcm").read_bytes()
+    # written at another hour it is another object
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1764003600")
+    assert make_dicom_seg(found).SOPInstanceUID != first.SOPInstanceUID
+    (finding,) = context_findings(read_header(series.frames[0].file))
+    assert finding.code is FindingCode.MISSING_ATTRIBUTE
+    assert "ContentTime are the day and the hour of writing" in finding.message
+    told = pydicom.dcmread(write_rtstruct(found, tmp_path / "rt.dcm"))
+    assert (told.StructureSetDate, told.StructureSetTime) == ("", "")
+
+
+def test_highdicom_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    series = find(tmp_path / "in", made.series(2, PatientName="DOE JANE"))
+    make_dicom_seg(segmentation(series, some_masks(series), LABELS))
+    assert caplog.text == ""
 
 
 def test_a_file_that_is_there_is_kept(tmp_path: Path) -> None:

@@ -119,11 +119,11 @@ def test_a_picture_has_a_png_and_needs_no_place(tmp_path: Path) -> None:
         write_masks(found, tmp_path / "other", ["rtstruct"])
 
 
-def test_parts_of_a_series_are_told_apart(tmp_path: Path) -> None:
+def test_a_part_of_a_series_is_named_by_its_folder_alone(tmp_path: Path) -> None:
     from dataclasses import replace
 
     series = replace(find(tmp_path / "in", made.series(2)), part=2)
     ((*paths,),) = write_masks(
         segmentation(series, some_masks(series, 1), ["seg"]), tmp_path / "out", ["nifti", "dicom-seg", "rtstruct"]
     )
-    assert [path.name for path in paths] == ["seg_2_part2.nii.gz", "seg_part2.dcm", "rtstruct_part2.dcm"]
+    assert [path.name for path in paths] == ["seg_2.nii.gz", "seg.dcm", "rtstruct.dcm"]
