@@ -33,6 +33,7 @@ from monai_sa2va import __version__  # noqa: E402
 from monai_sa2va.cli.main import DISCLAIMER  # noqa: E402
 from monai_sa2va.errors import ConfigError  # noqa: E402
 from monai_sa2va.label.adapter_store import AdapterStore  # noqa: E402
+from monai_sa2va.label.dicomweb import limit_time  # noqa: E402
 from monai_sa2va.label.infer_click import ClickTask  # noqa: E402
 from monai_sa2va.label.infer_task import Sa2VAInferTask  # noqa: E402
 from monai_sa2va.label.infer_text import TextTask  # noqa: E402
@@ -48,6 +49,7 @@ DEFAULT_LABELS = ("object", "object 2", "object 3", "object 4")
 """Names that clients show for objects whose own name the server was not started with."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
+_SERIES_UID = "0020000E"
 _SETTINGS = ("bundle", "checkpoint", "adapter", "device")
 _OTHERS = ("labels", "cache_mib")
 
@@ -162,10 +164,15 @@ class Sa2VALabelApp(MONAILabelApp):
         return list(self._scoring_methods)
 
     def has_image(self, image: str, store: Any = None) -> bool:
-        """Whether an id is one of the studies'; a DICOMweb server is asked when the image is."""
-        if "://" in self.studies:
-            return _UID.fullmatch(image) is not None
-        return image in (store or self.datastore()).list_images()
+        """Whether an id is one of the studies'; of a DICOMweb server's, the UID of any series that it has."""
+        known = store or self.datastore()
+        if "://" not in self.studies:
+            return image in known.list_images()
+        if _UID.fullmatch(image) is None:
+            return False
+        found = known._client.search_for_series(search_filters={"SeriesInstanceUID": image}, fields=[_SERIES_UID])
+        # a server may not know the filter
+        return any(series.get(_SERIES_UID, {}).get("Value") == [image] for series in found)
 
     def has_session(self, session: str) -> bool:
         """Whether a session is open."""
@@ -174,7 +181,10 @@ class Sa2VALabelApp(MONAILabelApp):
     def _file(self, image: str, store: Any) -> tuple[str, bool]:
         """Path of an image, and whether it is one of the studies."""
         if image and self.has_image(image, store):
-            return str(store.get_image_uri(image)), True
+            known = Path(store.get_image_uri(image))
+            # a series is read as DICOM, with its windows and places; the stock conversion knows neither
+            series = known.with_name(image)
+            return str(series if "://" in self.studies and series.is_dir() else known), True
         path = Path(os.path.realpath(image)) if image else None
         if path is not None and path.is_file() and any(path.is_relative_to(place) for place in self._places()):
             return str(path), False
@@ -188,6 +198,14 @@ class Sa2VALabelApp(MONAILabelApp):
         if "://" not in self.studies:
             places.append(self.studies)
         return [Path(os.path.realpath(place)) for place in places]
+
+    def _init_dicomweb_datastore(self) -> Any:
+        """The stock one, which would wait for its server without end."""
+        store = super()._init_dicomweb_datastore()
+        limit_time(store._client._session)
+        # what doesn't answer would be asked for minutes
+        store._client.set_http_retry_params(retry=False)
+        return store
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is fetched from the internet."""

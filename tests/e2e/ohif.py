@@ -233,5 +233,5 @@ class Ohif:
                 voxel => Array.from({_AXIAL}.worldToCanvas({_VOLUME}.imageData.indexToWorld(voxel))))""",
             [list(voxel) for voxel in voxels],
         )
-        found: np.ndarray = np.array(places) + [box["x"], box["y"]]
+        found: np.ndarray = np.add(places, [box["x"], box["y"]])
         return found

@@ -74,7 +74,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables under which ``monai-sa2va`` and ``python`` are this checkout's, and nothing is kept outside a folder."""
+    """Variables with which ``monai-sa2va`` and ``python`` are this checkout's, and all is kept in a folder."""
     commands = folder / ".commands"
     commands.mkdir(exist_ok=True)
     for name, arguments in (("python", ""), ("monai-sa2va", "-m monai_sa2va ")):

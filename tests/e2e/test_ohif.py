@@ -129,8 +129,11 @@ def test_a_click_corrects_it(
     assert after > before
     x, y, z = CLICK
     assert truth("liver")[z, y, x]
-    assert not sentence["seen"][y, x]
-    assert click["seen"][y, x]
+    assert sentence["map"][z, y, x] == 0
+    assert click["map"][z, y, x] == value
+    seen = [dice(found["seen"] & ~sentence["grey"], truth("liver")[z]) for found in (sentence, click)]
+    print(f"Dice of the colour in the slice that was clicked: before {seen[0]:.3f}, after {seen[1]:.3f}")
+    assert seen[1] > seen[0]
 
 
 def test_what_the_viewer_shows_is_saved_as_a_seg(
