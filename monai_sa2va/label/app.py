@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from monai_sa2va import __version__  # noqa: E402
 from monai_sa2va.cli.main import DISCLAIMER  # noqa: E402
 from monai_sa2va.errors import ConfigError  # noqa: E402
 from monai_sa2va.label.adapter_store import AdapterStore  # noqa: E402
-from monai_sa2va.label.dicomweb import limit_time  # noqa: E402
+from monai_sa2va.label.dicomweb import fetch_series, find_series, limit_time  # noqa: E402
 from monai_sa2va.label.infer_click import ClickTask  # noqa: E402
 from monai_sa2va.label.infer_task import Sa2VAInferTask  # noqa: E402
 from monai_sa2va.label.infer_text import TextTask  # noqa: E402
@@ -49,7 +50,6 @@ DEFAULT_LABELS = ("object", "object 2", "object 3", "object 4")
 """Names that clients show for objects whose own name the server was not started with."""
 
 _UID = re.compile(r"[0-9.]{1,64}")
-_SERIES_UID = "0020000E"
 _SETTINGS = ("bundle", "checkpoint", "adapter", "device")
 _OTHERS = ("labels", "cache_mib")
 
@@ -85,6 +85,7 @@ class Sa2VALabelApp(MONAILabelApp):
         kept = conf.get("cache_mib", "1024")
         if not kept.isdecimal():
             raise ConfigError(f"cache_mib is {kept!r}; give a whole number of MiB")
+        self._fetching = threading.Lock()
         self.learnt = AdapterStore(Path(app_dir) / "adapters")
         self.model = ServedModel(**self.given, cache_bytes=int(kept) * 2**20, learnt=self.learnt)
         super().__init__(
@@ -168,11 +169,7 @@ class Sa2VALabelApp(MONAILabelApp):
         known = store or self.datastore()
         if "://" not in self.studies:
             return image in known.list_images()
-        if _UID.fullmatch(image) is None:
-            return False
-        found = known._client.search_for_series(search_filters={"SeriesInstanceUID": image}, fields=[_SERIES_UID])
-        # a server may not know the filter
-        return any(series.get(_SERIES_UID, {}).get("Value") == [image] for series in found)
+        return _UID.fullmatch(image) is not None and find_series(known._client, image) is not None
 
     def has_session(self, session: str) -> bool:
         """Whether a session is open."""
@@ -181,10 +178,10 @@ class Sa2VALabelApp(MONAILabelApp):
     def _file(self, image: str, store: Any) -> tuple[str, bool]:
         """Path of an image, and whether it is one of the studies."""
         if image and self.has_image(image, store):
-            known = Path(store.get_image_uri(image))
-            # a series is read as DICOM, with its windows and places; the stock conversion knows neither
-            series = known.with_name(image)
-            return str(series if "://" in self.studies and series.is_dir() else known), True
+            if "://" not in self.studies:
+                return str(store.get_image_uri(image)), True
+            with self._fetching:
+                return str(fetch_series(store, image)), True
         path = Path(os.path.realpath(image)) if image else None
         if path is not None and path.is_file() and any(path.is_relative_to(place) for place in self._places()):
             return str(path), False

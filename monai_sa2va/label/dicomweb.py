@@ -13,16 +13,28 @@
 
 from __future__ import annotations
 
+import shutil
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["CONNECT_SECONDS", "READ_SECONDS", "check_server", "explain_failure", "limit_time", "with_limit"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "READ_SECONDS",
+    "check_server",
+    "explain_failure",
+    "fetch_series",
+    "find_series",
+    "limit_time",
+    "with_limit",
+]
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 60.0
 """Longest wait for a DICOMweb server to take a connection, and between two pieces of what it sends."""
 
+_SERIES, _INSTANCES = "0020000E", "00201209"
 _LIMITS = (CONNECT_SECONDS, READ_SECONDS)
 _LOGIN = "MONAI_LABEL_DICOMWEB_USERNAME and MONAI_LABEL_DICOMWEB_PASSWORD"
 
@@ -43,6 +55,40 @@ def limit_time(session: Any) -> None:
 
     for kind in ("http://", "https://"):
         session.mount(kind, Limited())
+
+
+def find_series(client: Any, uid: str) -> dict[str, Any] | None:
+    """What a DICOMweb server says of a series; ``None`` where it has none.
+
+    Args:
+        client: of the package dicomweb_client.
+        uid: SeriesInstanceUID.
+    """
+    found = client.search_for_series(search_filters={"SeriesInstanceUID": uid}, fields=[_SERIES, _INSTANCES])
+    # a server may not know the filter
+    return next((series for series in found if series.get(_SERIES, {}).get("Value") == [uid]), None)
+
+
+def fetch_series(store: Any, uid: str) -> Path:
+    """A series as files, fetched anew where the server has more or fewer of them than were kept.
+
+    It is read as DICOM, with its windows and places: the stock conversion knows neither, and is left to the stock code.
+
+    Args:
+        store: MONAI Label's datastore of a DICOMweb server; nobody else may fetch from it meanwhile.
+        uid: SeriesInstanceUID, one that the server has.
+
+    Returns:
+        Folder of the files.
+    """
+    folder = Path(store._datastore.image_path()) / uid
+    told = (find_series(store._client, uid) or {}).get(_INSTANCES, {}).get("Value")
+    if folder.is_dir() and told and len(list(folder.iterdir())) != int(told[0]):
+        # it grew, or the last fetch was cut off
+        shutil.rmtree(folder)
+        folder.with_name(f"{uid}.nii.gz").unlink(missing_ok=True)
+    store.get_image_uri(uid)
+    return folder
 
 
 def with_limit() -> Any:

@@ -102,13 +102,13 @@ def answers(address: str) -> bool:
     return True
 
 
-def remove(orthanc: str, series_uid: str) -> None:
-    """Delete a series from Orthanc, which DICOMweb has no call for."""
-    found = urllib.request.Request(f"{orthanc}/tools/lookup", series_uid.encode())
+def remove(orthanc: str, uid: str, kind: str = "series") -> None:
+    """Delete a series, or one of its ``instances``, from Orthanc, which DICOMweb has no call for."""
+    found = urllib.request.Request(f"{orthanc}/tools/lookup", uid.encode())
     with urllib.request.urlopen(found, timeout=SECONDS) as answer:
         (item,) = json.load(answer)
     urllib.request.urlopen(
-        urllib.request.Request(f"{orthanc}/series/{item['ID']}", method="DELETE"), timeout=SECONDS
+        urllib.request.Request(f"{orthanc}/{kind}/{item['ID']}", method="DELETE"), timeout=SECONDS
     ).close()
 
 

@@ -27,8 +27,12 @@ import numpy as np
 import pytest
 from services import SECONDS, remove
 
+pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install 'monai-sa2va[label]'")
+
 Dice = Callable[[np.ndarray, np.ndarray], float]
 Truth = Callable[[str], np.ndarray]
+SLICES = 16
+"""Of the tutorial's phantom."""
 
 
 @pytest.fixture
@@ -72,6 +76,20 @@ def test_series_are_listed_and_answered(client: Any, series: str, truth: Truth, 
     # the file's axes run to the patient's left and back, as the phantom's do
     overlap = max(dice(np.flip(values, axes), truth("liver")) for axes in ((), (1,), (2,), (1, 2)))
     assert overlap >= 0.7
+
+
+def test_a_series_that_grew_is_fetched_anew(client: Any, series: str, store: Any, tutorial: Any, orthanc: str) -> None:
+    import nibabel
+
+    params = {"text": "Segment the liver.", "mode": "slice", "result_extension": ".nii.gz"}
+    assert nibabel.load(client.infer("sa2va_text", series, dict(params))[0]).shape[2] == SLICES
+    (last,) = (tutorial.folder / "study" / "images").glob(f"*/{SLICES:04d}.dcm")
+    remove(tutorial.orthanc, pydicom.dcmread(last).SOPInstanceUID, "instances")
+    try:
+        assert nibabel.load(client.infer("sa2va_text", series, dict(params))[0]).shape[2] == SLICES - 1
+    finally:
+        store.store_instances([pydicom.dcmread(last)])
+    assert nibabel.load(client.infer("sa2va_text", series, dict(params))[0]).shape[2] == SLICES
 
 
 def test_a_series_that_is_not_there_is_named_so(client: Any) -> None:
