@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from services import SECONDS, remove
+from services import SECONDS, free_port, remove, running
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed: pip install 'monai-sa2va[label]'")
 
@@ -208,6 +208,32 @@ def test_it_does_not_start_where_nothing_listens(tutorial: Any) -> None:
     code, said = _start(tutorial, gone.address)
     assert (code, len(said.splitlines())) == (2, 1)
     assert "the DICOMweb server can't be reached" in said
+
+
+def test_an_orthanc_that_wants_a_login(tutorial: Any) -> None:
+    import requests
+
+    port, own = free_port(0), free_port(0)
+    settings = json.loads(tutorial.block("json", "DicomWeb")) | {
+        **dict.fromkeys(("StorageDirectory", "IndexDirectory"), "locked"),
+        "HttpPort": port,
+        "AuthenticationEnabled": True,
+        "RegisteredUsers": {"annotator": "secret"},
+    }
+    (tutorial.folder / "locked.json").write_text(json.dumps(settings), encoding="utf-8")
+    root = f"http://127.0.0.1:{port}"
+    log = tutorial.folder / "locked.log"
+    with running("Orthanc locked.json", tutorial.folder, tutorial.variables, f"{root}/system", log):
+        code, said = _start(tutorial, f"{root}/dicom-web")
+        assert (code, len(said.splitlines())) == (2, 1)
+        assert "refuses the login (401)" in said
+        command = f"monai-sa2va serve --studies {root}/dicom-web --port {own} --state locked-state"
+        login = {"MONAI_LABEL_DICOMWEB_USERNAME": "annotator", "MONAI_LABEL_DICOMWEB_PASSWORD": "secret"}
+        address = f"http://127.0.0.1:{own}"
+        with running(command, tutorial.folder, tutorial.variables | login, f"{address}/health", log):
+            for place in ("proxy/dicom/qido/studies", "datastore/?output=stats"):
+                assert requests.get(f"{address}/{place}", timeout=SECONDS).status_code == 200
+    assert "secret" not in log.read_text(errors="replace")
 
 
 # what answers once the server runs: all of these come in a thread, while others go on being answered
