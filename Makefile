@@ -73,6 +73,7 @@ $(E2E_INSTALLED): $(LINKED)
 	$(PY) -m venv --clear $(E2E_VENV)
 	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$($(E2E_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth"
 	$(E2E_VENV)/bin/python -m pip install --quiet --disable-pip-version-check ".[e2e]"
+	@rm -rf build
 	@touch $@
 
 # Docs' pictures are taken anew with E2E_PICTURES=1. The programs that are missing are named where it skips.
