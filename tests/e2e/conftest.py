@@ -135,6 +135,6 @@ def dice() -> Callable[[np.ndarray, np.ndarray], float]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder for pictures: that of the documentation where ``E2E_PICTURES`` says so (``make e2e-pictures``)."""
+    """Folder for pictures: that of the documentation where ``E2E_PICTURES`` says so (``make e2e E2E_PICTURES=1``)."""
     wanted: Any = os.environ.get("E2E_PICTURES")
     return REPOSITORY / "docs" / "images" if wanted else tmp_path_factory.mktemp("pictures")
