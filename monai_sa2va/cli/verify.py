@@ -23,7 +23,7 @@ __all__ = ["verify"]
 
 
 def verify(
-    output: Annotated[Path, typer.Argument(help="Output folder of a run.")],
+    output: Annotated[Path, typer.Argument(help="Output folder of a run, or a SEG that came back from a server.")],
     source: Annotated[
         Optional[list[Path]],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
         typer.Option(
@@ -50,7 +50,7 @@ def verify(
         verdicts.append(verdict)
         for problem in verdict.problems:
             typer.echo(f"{verdict.folder}: {problem}", err=True)
-    merged = merge_tables(output)
+    merged = merge_tables(output) if output.is_dir() else []
     for table in merged:
         if table.missing:
             typer.echo(f"tables are missing, so they are not merged: {', '.join(table.missing)}", err=True)

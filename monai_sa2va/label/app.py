@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from monai_sa2va import __version__  # noqa: E402
 from monai_sa2va.cli.main import DISCLAIMER  # noqa: E402
 from monai_sa2va.errors import ConfigError  # noqa: E402
 from monai_sa2va.label.adapter_store import AdapterStore  # noqa: E402
+from monai_sa2va.label.dicomweb import fetch_series, find_series, limit_time  # noqa: E402
 from monai_sa2va.label.infer_click import ClickTask  # noqa: E402
 from monai_sa2va.label.infer_task import Sa2VAInferTask  # noqa: E402
 from monai_sa2va.label.infer_text import TextTask  # noqa: E402
@@ -83,6 +85,7 @@ class Sa2VALabelApp(MONAILabelApp):
         kept = conf.get("cache_mib", "1024")
         if not kept.isdecimal():
             raise ConfigError(f"cache_mib is {kept!r}; give a whole number of MiB")
+        self._fetching = threading.Lock()
         self.learnt = AdapterStore(Path(app_dir) / "adapters")
         self.model = ServedModel(**self.given, cache_bytes=int(kept) * 2**20, learnt=self.learnt)
         super().__init__(
@@ -162,10 +165,11 @@ class Sa2VALabelApp(MONAILabelApp):
         return list(self._scoring_methods)
 
     def has_image(self, image: str, store: Any = None) -> bool:
-        """Whether an id is one of the studies'; a DICOMweb server is asked when the image is."""
-        if "://" in self.studies:
-            return _UID.fullmatch(image) is not None
-        return image in (store or self.datastore()).list_images()
+        """Whether an id is one of the studies'; of a DICOMweb server's, the UID of any series that it has."""
+        known = store or self.datastore()
+        if "://" not in self.studies:
+            return image in known.list_images()
+        return _UID.fullmatch(image) is not None and find_series(known._client, image) is not None
 
     def has_session(self, session: str) -> bool:
         """Whether a session is open."""
@@ -174,7 +178,10 @@ class Sa2VALabelApp(MONAILabelApp):
     def _file(self, image: str, store: Any) -> tuple[str, bool]:
         """Path of an image, and whether it is one of the studies."""
         if image and self.has_image(image, store):
-            return str(store.get_image_uri(image)), True
+            if "://" not in self.studies:
+                return str(store.get_image_uri(image)), True
+            with self._fetching:
+                return str(fetch_series(store, image)), True
         path = Path(os.path.realpath(image)) if image else None
         if path is not None and path.is_file() and any(path.is_relative_to(place) for place in self._places()):
             return str(path), False
@@ -188,6 +195,14 @@ class Sa2VALabelApp(MONAILabelApp):
         if "://" not in self.studies:
             places.append(self.studies)
         return [Path(os.path.realpath(place)) for place in places]
+
+    def _init_dicomweb_datastore(self) -> Any:
+        """The stock one, which would wait for its server without end."""
+        store = super()._init_dicomweb_datastore()
+        limit_time(store._client._session)
+        # what doesn't answer would be asked for minutes
+        store._client.set_http_retry_params(retry=False)
+        return store
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is fetched from the internet."""

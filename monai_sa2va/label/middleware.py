@@ -24,6 +24,7 @@ from typing import Any
 
 from monai_sa2va.errors import ConfigError, DataError, PromptError, Sa2VAError
 from monai_sa2va.label.app import NotKnownError
+from monai_sa2va.label.dicomweb import explain_failure
 from monai_sa2va.label.incoming import Incoming, Message, Receive, RefusedError, Scope, Send, read_incoming
 from monai_sa2va.label.infer_click import LABEL_UPLOADED
 from monai_sa2va.label.options import RequestError
@@ -36,6 +37,7 @@ MAX_UPLOAD = 1024**3
 
 _LOG = logging.getLogger(__name__)
 _SLOW = ("infer", "batch", "train", "scoring", "activelearning")
+_REMOTE = ("proxy", "info", "datastore")
 _WORKERS, _MOST_WAITING = 8, 128
 
 
@@ -65,8 +67,8 @@ class Guard:
         incoming: Incoming | None = None
         try:
             incoming = await read_incoming(scope, receive, self.max_upload)
-            check(incoming, self.instance())
-            if incoming.method == "POST" and incoming.parts[:1] and incoming.parts[0] in _SLOW:
+            await self._check(incoming)
+            if self._may_wait(incoming):
                 await self._in_thread(scope, incoming, answer)
             else:
                 await self.app(scope, incoming.replay(), answer)
@@ -82,6 +84,19 @@ class Guard:
         finally:
             if incoming is not None:
                 incoming.body.close()
+
+    async def _check(self, incoming: Incoming) -> None:
+        app = self.instance()
+        if "://" in app.studies:
+            # it asks the DICOMweb server
+            await asyncio.get_running_loop().run_in_executor(self._pool, check, incoming, app)
+        else:
+            check(incoming, app)
+
+    def _may_wait(self, incoming: Incoming) -> bool:
+        """Whether a request runs the network, or waits for a DICOMweb server."""
+        first = incoming.parts[0] if incoming.parts else ""
+        return (incoming.method == "POST" and first in _SLOW) or ("://" in self.instance().studies and first in _REMOTE)
 
     async def _in_thread(self, scope: Scope, incoming: Incoming, answer: _Answer) -> None:
         if self._waiting >= _MOST_WAITING:
@@ -156,7 +171,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return 503, "the server has too little memory for this image"
     if type(error).__module__.startswith("requests."):
-        return 502, "the DICOMweb server doesn't answer as expected"
+        return explain_failure(error)
     return 500, f"the server failed ({name}); its log says where"
 
 

@@ -13,9 +13,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +152,7 @@ def write_label(drawn: LabelMap, segmentation: Segmentation, request: Mapping[st
     values = drawn.values.astype(dtype)
     if extension == ".png" and values.ndim == 3:
         raise RequestError("result_extension is .png, which holds no volume; choose .nii.gz or .nrrd")
-    with tempfile.NamedTemporaryFile(prefix="sa2va_", suffix=str(extension), delete=False) as file:
+    with tempfile.NamedTemporaryFile(prefix="sa2va_", suffix=str(extension), dir=_folder(), delete=False) as file:
         path = Path(file.name)
     affine = segmentation.source_grid.affine
     if extension == ".png":
@@ -159,6 +162,18 @@ def write_label(drawn: LabelMap, segmentation: Segmentation, request: Mapping[st
     else:
         nib.save(_nifti(values, segmentation), path)
     return str(path)
+
+
+@cache
+def _folder() -> str:
+    """A temporary folder of this process, which goes with it.
+
+    The stock client keeps what it gets under the same name in the system's temporary folder. On the server's own
+    machine that would be the file which the server removes.
+    """
+    folder = tempfile.mkdtemp(prefix="sa2va_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _nifti(values: np.ndarray, segmentation: Segmentation) -> Any:

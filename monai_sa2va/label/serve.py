@@ -21,10 +21,13 @@ from pathlib import Path
 
 from monai_sa2va.cli.main import DISCLAIMER
 from monai_sa2va.errors import ConfigError
+from monai_sa2va.label.dicomweb import check_server
 from monai_sa2va.label.repair import check_monailabel
 from monai_sa2va.label.server import ServerSettings, make_server
 
 __all__ = ["check_port", "check_studies", "default_state", "is_local", "serve", "steps"]
+
+_USER, _PASSWORD = "MONAI_LABEL_DICOMWEB_USERNAME", "MONAI_LABEL_DICOMWEB_PASSWORD"
 
 
 def default_state() -> Path:
@@ -44,7 +47,7 @@ def serve(settings: ServerSettings, allow_remote: bool = False) -> None:
         CheckpointError: when the weights can't be loaded.
     """
     check_monailabel()
-    check_studies(settings.studies)
+    check_studies(settings.studies, settings.modality)
     if not is_local(settings.host) and not allow_remote and not _auth_enabled():
         raise ConfigError(
             f"host is {settings.host}, so other machines could read all studies; switch on MONAI Label's "
@@ -60,8 +63,12 @@ def serve(settings: ServerSettings, allow_remote: bool = False) -> None:
     uvicorn.run(app, host=settings.host, port=settings.port, access_log=False, log_level="warning")
 
 
-def check_studies(studies: str) -> None:
-    """Refuse studies that are neither a folder nor an address.
+def check_studies(studies: str, modality: str = "CT") -> None:
+    """Refuse studies that are neither a folder nor the address of a DICOMweb server that answers.
+
+    Args:
+        studies: folder or address.
+        modality: of the series that the server is asked for.
 
     Raises:
         ConfigError: when they are neither.
@@ -69,6 +76,7 @@ def check_studies(studies: str) -> None:
     if "://" in studies:
         if not studies.startswith(("http://", "https://")):
             raise ConfigError("studies is an address of another kind; give http:// or https://")
+        check_server(studies, os.environ.get(_USER, ""), os.environ.get(_PASSWORD, ""), modality)
     elif not Path(studies).is_dir():
         raise ConfigError(f"studies names no folder ({Path(studies).name!r}); make it, or give a DICOMweb address")
 

@@ -81,14 +81,17 @@ def make_server(settings: ServerSettings) -> Any:
     from monailabel.app import app as stock
     from monailabel.datastore import dicom as stock_store
     from monailabel.endpoints import infer as stock_infer
+    from monailabel.endpoints import proxy as stock_proxy
     from monailabel.interfaces.utils.app import app_instance
 
     from monai_sa2va.label.dicom_seg import label_to_dicom_seg
+    from monai_sa2va.label.dicomweb import with_limit
     from monai_sa2va.label.endpoints import make_router
     from monai_sa2va.label.middleware import Guard
 
     # where the stock conversion would call a tool of its own
     stock_store.nifti_to_dicom_seg = stock_infer.nifti_to_dicom_seg = label_to_dicom_seg
+    stock_proxy.requests = with_limit()
     # loaded before the first request, so that bad weights stop the start
     app_instance().model.about()
     if not getattr(stock.state, "has_sa2va", False):
@@ -109,6 +112,8 @@ def _configure(settings: ServerSettings, app_dir: Path) -> None:
         "MONAI_LABEL_SESSION_PATH": str(settings.state / "sessions"),
         "MONAI_LABEL_DICOMWEB_CACHE_PATH": str(settings.state / "dicomweb"),
         "MONAI_LABEL_DICOMWEB_SEARCH_FILTER": {"Modality": settings.modality},
+        # else series and labels that came since are not seen for two hours
+        "MONAI_LABEL_DICOMWEB_CACHE_EXPIRY": 5,
         # any page of the web could read images through the user's browser
         _ORIGINS: [f"http://{host}:{settings.port}" for host in ("127.0.0.1", "localhost")],
         # a process that runs the network over all studies, at each start and each next sample

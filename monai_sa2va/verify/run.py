@@ -20,6 +20,7 @@ from pathlib import Path
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import DataError
 from monai_sa2va.verify.folder import Verdict, verify_folder
+from monai_sa2va.verify.lone_seg import find_segs, verify_seg
 
 __all__ = ["TOLERANCE_MM", "find_results", "verify_results"]
 
@@ -35,22 +36,17 @@ def find_results(output: Path) -> list[Path]:
     """
     if not output.is_dir():
         raise DataError(f"there is no folder {output.name!r} to verify; give the output folder of a run")
-    # whatever is hidden is half-written
-    reports = [
-        path.parent
-        for path in sorted(output.rglob("report.json"))
-        if not any(part.startswith(".") for part in path.relative_to(output).parts)
-    ]
+    reports = _reports(output)
     if not reports:
         raise DataError(f"the folder {output.name!r} has no report.json in it; give the output folder of a run")
     return reports
 
 
 def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: float = TOLERANCE_MM) -> Iterator[Verdict]:
-    """Check every folder of a run.
+    """Check every folder of a run, or DICOM SEGs that are without a report.
 
     Args:
-        output: of the run.
+        output: of the run; or a folder without any report, or a file: SEGs as a server hands them back.
         sources: folders, zips or files in which the sources are looked for by their UIDs; none compares the results
             with each other and with their reports only.
         tolerance_mm: how far corners may be from their place.
@@ -59,9 +55,16 @@ def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: flo
         What was found in each.
 
     Raises:
-        DataError: when there are no results, or a source folder is missing.
+        DataError: when there are no results, a source folder is missing, or there are SEGs alone and no sources.
         ConfigError: when pydicom isn't installed and sources are given.
     """
+    segs = [] if _reports(output) else find_segs(output)
+    if segs:
+        if not sources:
+            raise DataError(f"the folder {output.name!r} has a SEG and no report.json; give its series with --source")
+        found = _scan(sources)
+        yield from (verify_seg(path, found, tolerance_mm) for path in segs)
+        return
     folders = find_results(output)
     source_of = _finder(sources) if sources else None
     for folder in folders:
@@ -69,12 +72,25 @@ def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: flo
         yield verify_folder(folder, name, tolerance_mm, source_of)
 
 
-def _finder(sources: Sequence[Path]) -> Callable[[str, int], DicomSeries | None]:
-    from monai_sa2va.dicom.scan import scan
+def _reports(output: Path) -> list[Path]:
+    # whatever is hidden is half-written
+    return [
+        path.parent
+        for path in sorted(output.rglob("report.json"))
+        if not any(part.startswith(".") for part in path.relative_to(output).parts)
+    ]
 
-    found = {(series.series_uid, series.part): series for series in scan(list(sources)).series}
+
+def _finder(sources: Sequence[Path]) -> Callable[[str, int], DicomSeries | None]:
+    found = {(series.series_uid, series.part): series for series in _scan(sources)}
 
     def source_of(series_uid: str, part: int) -> DicomSeries | None:
         return found.get((series_uid, part))
 
     return source_of
+
+
+def _scan(sources: Sequence[Path]) -> Sequence[DicomSeries]:
+    from monai_sa2va.dicom.scan import scan
+
+    return scan(list(sources)).series

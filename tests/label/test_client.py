@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,16 @@ def test_a_sentence_gives_one_label_an_object(client: Any, truth: Truth, dice: D
     assert told["scores"].keys() == {"vessels", "spine"}
     assert told["empty_because"] is None
     assert told["latencies"]["total"] >= told["latencies"]["infer"] > 0
+
+
+def test_the_clients_file_is_not_the_servers(address: str) -> None:
+    from monailabel.client import MONAILabelClient
+
+    # of a client that was given no folder, on the server's own machine
+    file, _ = MONAILabelClient(address).infer("sa2va_text", "ct", {"text": "Segment the spine.", "mode": "slice"})
+    time.sleep(1)
+    assert Path(file).is_file()
+    Path(file).unlink()
 
 
 def test_an_absent_object_is_an_empty_label_with_its_reason(client: Any) -> None:
