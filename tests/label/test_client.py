@@ -67,7 +67,7 @@ def test_a_sentence_gives_one_label_an_object(client: Any, truth: Truth, dice: D
 def test_an_absent_object_is_an_empty_label_with_its_reason(client: Any) -> None:
     file, told = client.infer("sa2va_text", "ct", {"text": "Segment the kidney."})
     assert not _values(file).any()
-    assert told["label_names"] == {}
+    assert told["label_names"] == {"kidney": 1}
     assert "kidney is not in this image" in told["empty_because"]
 
 
