@@ -14,7 +14,7 @@
     python slicer_side.py EXTENSION ADDRESS FOLDER < STEPS
 
 STEPS is a JSON list of objects, whose ``do`` names a function below and whose other entries are its arguments. After
-each step the segments are written to FOLDER/<number>.npz, on the volume's own voxels, axes i, j, k. The last line that is
+each step the segments are written to FOLDER/<number>.npz, on the volume's own voxels, axes i, j, k. The last line
 printed is a JSON object: ``messages`` (windows that the extension opened) and ``requests`` (parameters it sent).
 """
 
