@@ -30,6 +30,11 @@ import numpy as np
 import slicer
 import slicer.util
 import slicer_window
+import vtk
+
+SIDE = 320
+# Slicer takes them from a table of names that slicer-core doesn't have
+COLORS = {"vessels": (0.85, 0.2, 0.2), "spine": (0.2, 0.6, 0.95)}
 
 
 class Desk:
@@ -116,6 +121,35 @@ class Desk:
     def submit(self) -> None:
         """Submit Label."""
         self.widget.onSaveLabel()
+
+    def picture(self, path: str, number: int) -> None:
+        """What a slice view shows, as Slicer's own logic lays segments over the volume; without Qt and its frame."""
+        scene, volume, segmentation = slicer.mrmlScene, self.widget._volumeNode, self.widget._segmentNode
+        for name, color in COLORS.items():
+            segmentation.GetSegmentation().GetSegment(name).SetColor(*color)
+        labels = scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
+        slicer.modules.segmentations.logic().ExportAllSegmentsToLabelmapNode(segmentation, labels, 0)
+        volume.CreateDefaultDisplayNodes()
+        logic = slicer.vtkMRMLSliceLogic()
+        logic.SetMRMLScene(scene)
+        view = logic.AddSliceNode(Path(path).stem)
+        view.SetOrientationToAxial()
+        view.SetDimensions(SIDE, SIDE, 1)
+        shown = logic.GetSliceCompositeNode()
+        shown.SetBackgroundVolumeID(volume.GetID())
+        shown.SetLabelVolumeID(labels.GetID())
+        shown.SetLabelOpacity(0.5)
+        logic.FitSliceToBackground(SIDE, SIDE)
+        place = vtk.vtkMatrix4x4()
+        volume.GetIJKToRASMatrix(place)
+        logic.SetSliceOffset(place.MultiplyPoint([0, 0, number, 1])[2])
+        logic.UpdatePipeline()
+        logic.GetBlend().Update()
+        writer = vtk.vtkPNGWriter()
+        writer.SetFileName(path)
+        writer.SetInputData(logic.GetBlend().GetOutput())
+        writer.Write()
+        scene.RemoveNode(labels)
 
     def segments(self) -> dict[str, np.ndarray]:
         """Voxels of each segment, on the volume's grid."""

@@ -265,8 +265,8 @@ def install(extension: Path) -> ModuleType:
         extension: folder of ``MONAILabel.py``.
     """
     slicer.mrmlScene = slicer.vtkMRMLScene()
-    # each adds its kinds of nodes to the scene, the first one the selection that the second one asks for
-    logics = [slicer.vtkMRMLApplicationLogic(), slicer.vtkSlicerMarkupsLogic()]
+    # each adds its kinds of nodes to the scene: the selection that markups ask for, tables of colours, and so on
+    logics = [slicer.vtkMRMLApplicationLogic(), slicer.vtkMRMLColorLogic(), slicer.vtkSlicerMarkupsLogic()]
     logics.append(slicer.vtkSlicerSegmentationsModuleLogic())
     for logic in logics:
         logic.SetMRMLScene(slicer.mrmlScene)
