@@ -61,16 +61,33 @@ def serve(settings: ServerSettings, allow_remote: bool = False) -> None:
 
 
 def check_studies(studies: str) -> None:
-    """Refuse studies that are neither a folder nor an address.
+    """Refuse studies that are neither a folder nor an address, and a folder of which MONAI Label would list nothing.
 
     Raises:
-        ConfigError: when they are neither.
+        ConfigError: when they are neither, or the folder holds DICOM files and no other image.
     """
     if "://" in studies:
         if not studies.startswith(("http://", "https://")):
             raise ConfigError("studies is an address of another kind; give http:// or https://")
     elif not Path(studies).is_dir():
         raise ConfigError(f"studies names no folder ({Path(studies).name!r}); make it, or give a DICOMweb address")
+    elif _only_dicom(Path(studies)):
+        raise ConfigError(
+            "studies is a folder of DICOM files, which the server takes from a DICOMweb server alone: load them into "
+            "one, such as Orthanc, and give its address; or convert them to NIfTI"
+        )
+
+
+def _only_dicom(folder: Path) -> bool:
+    from monai_sa2va.data.headers import image_suffix
+    from monai_sa2va.dicom.image import looks_like_dicom
+
+    found = False
+    for place, _, names in os.walk(folder):
+        if any(image_suffix(name) for name in names):
+            return False
+        found = found or any(looks_like_dicom(Path(place, name)) for name in names)
+    return found
 
 
 def check_port(host: str, port: int) -> None:
