@@ -21,6 +21,9 @@ import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
 
+# the stock client leaves sockets and files to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
 
 def _rows(repository: Path, name: str) -> list[list[str]]:
     page = (repository / "docs" / "reference" / "server.md").read_text(encoding="utf-8")
