@@ -17,6 +17,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
@@ -28,7 +29,10 @@ from monai_sa2va.label.served_model import ServedModel
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.segmentation import Segmentation
 
-__all__ = ["Sa2VAInferTask"]
+__all__ = ["BY_PLACE", "Sa2VAInferTask"]
+
+BY_PLACE: ContextVar[bool] = ContextVar("by_place", default=False)
+"""Whether who asked gets a label map without names, and knows objects by the places of the server's labels alone."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,7 +42,7 @@ class Sa2VAInferTask(InferTask):
 
     Args:
         model: the server's.
-        labels: names that clients show; their places are the values of label maps.
+        labels: names that clients show; their places are the values of label maps that go out without names.
         kind: by which clients choose where to show it.
         description: for clients.
         options: what may be set, with defaults.
@@ -92,8 +96,8 @@ class Sa2VAInferTask(InferTask):
         """Answer a merged request."""
 
     def labels_for(self, found: Segmentation, request: Mapping[str, Any]) -> Sequence[str]:
-        """Names whose places are the values of the label map."""
-        return list(self.labels)
+        """Names whose places are the values of the label map; none where the answer tells the names."""
+        return list(self.labels) if BY_PLACE.get() else []
 
 
 def _read(image: Any) -> SourceImage:

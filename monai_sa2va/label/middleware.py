@@ -27,6 +27,7 @@ from monai_sa2va.label.app import NotKnownError
 from monai_sa2va.label.dicomweb import explain_failure
 from monai_sa2va.label.incoming import Incoming, Message, Receive, RefusedError, Scope, Send, read_incoming
 from monai_sa2va.label.infer_click import LABEL_UPLOADED
+from monai_sa2va.label.infer_task import BY_PLACE
 from monai_sa2va.label.options import RequestError
 from monai_sa2va.label.rules import check
 
@@ -108,6 +109,8 @@ class Guard:
 
         def work() -> None:
             LABEL_UPLOADED.set("label" in incoming.files)
+            # these two outputs are a file alone
+            BY_PLACE.set(incoming.query.get("output") in ("image", "dicom_seg"))
             asyncio.run(self.app(scope, incoming.replay(), send))
 
         self._waiting += 1

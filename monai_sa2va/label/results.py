@@ -66,7 +66,8 @@ def label_map(segmentation: Segmentation, labels: Sequence[str]) -> LabelMap:
 
     Args:
         segmentation: of one image.
-        labels: the server's.
+        labels: the server's; none for clients that are told the names: the values are then 1, 2, ... without a gap, as
+            3D Slicer gives the n-th name to the value n, whatever value it was told.
 
     Raises:
         OutputError: when there are more than 255 objects.
@@ -96,8 +97,9 @@ def describe(segmentation: Segmentation, drawn: LabelMap) -> dict[str, Any]:
         drawn: its label map.
 
     Returns:
-        ``label_names`` (name -> value of the objects that have voxels, in ascending order, as 3D Slicer counts them),
-        ``answer``, ``scores`` (name -> presence, 0 to 1), ``objects`` (for each ``name``, ``value``, ``presence``,
+        ``label_names`` (name -> value, in ascending order; an object without voxels is named, too, which is how 3D
+        Slicer comes to empty its segment; of no object at all ``background`` alone), ``answer``,
+        ``scores`` (name -> presence, 0 to 1), ``objects`` (for each ``name``, ``value``, ``presence``,
         ``voxels``, ``volume_mm3`` or ``area_mm2``, ``empty_because``), ``empty_because`` (why the whole map is empty,
         else ``None``), ``overlap_voxels`` and ``notice``.
     """
@@ -112,16 +114,17 @@ def describe(segmentation: Segmentation, drawn: LabelMap) -> dict[str, Any]:
             {"name": item["label"], "value": number, "voxels": left, **{key: item[key] for key in keys}}
             | ({"empty_because": covered} if covered else {})
         )
-    present = sorted((item["value"], item["name"]) for item in objects if item["voxels"])
-    names = _unlike([name for _, name in present])
+    told_apart = _unlike([item["name"] for item in objects])
+    values = {name: item["value"] for name, item in zip(told_apart, objects, strict=True)}
     reasons = [str(item["empty_because"]) for item in objects if item["empty_because"]]
     nothing = "; ".join(reasons) if objects else "the model's answer names no object"
     return {
-        "label_names": {name: value for name, (value, _) in zip(names, present, strict=True)},
+        # of no names at all 3D Slicer would empty every segment that the server has a label for
+        "label_names": dict(sorted(values.items(), key=lambda pair: pair[1])) or {"background": 0},
         "answer": segmentation.text,
-        "scores": dict(zip(_unlike([i["name"] for i in objects]), [i["presence"] for i in objects], strict=True)),
+        "scores": dict(zip(told_apart, [item["presence"] for item in objects], strict=True)),
         "objects": objects,
-        "empty_because": None if present else nothing,
+        "empty_because": None if any(item["voxels"] for item in objects) else nothing,
         "overlap_voxels": drawn.overlap,
         "notice": DISCLAIMER,
     }

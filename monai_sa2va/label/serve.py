@@ -64,14 +64,14 @@ def serve(settings: ServerSettings, allow_remote: bool = False) -> None:
 
 
 def check_studies(studies: str, modality: str = "CT") -> None:
-    """Refuse studies that are neither a folder nor the address of a DICOMweb server that answers.
+    """Refuse studies that are no DICOMweb server that answers, and no folder in which MONAI Label would find images.
 
     Args:
         studies: folder or address.
         modality: of the series that the server is asked for.
 
     Raises:
-        ConfigError: when they are neither.
+        ConfigError: when they are neither, or the folder holds DICOM files and no other image.
     """
     if "://" in studies:
         if not studies.startswith(("http://", "https://")):
@@ -79,6 +79,23 @@ def check_studies(studies: str, modality: str = "CT") -> None:
         check_server(studies, os.environ.get(_USER, ""), os.environ.get(_PASSWORD, ""), modality)
     elif not Path(studies).is_dir():
         raise ConfigError(f"studies names no folder ({Path(studies).name!r}); make it, or give a DICOMweb address")
+    elif _only_dicom(Path(studies)):
+        raise ConfigError(
+            "studies is a folder of DICOM files, which the server takes from a DICOMweb server alone: load them into "
+            "one, such as Orthanc, and give its address; or convert them to NIfTI"
+        )
+
+
+def _only_dicom(folder: Path) -> bool:
+    from monai_sa2va.data.headers import image_suffix
+    from monai_sa2va.dicom.image import looks_like_dicom
+
+    found = False
+    for place, _, names in os.walk(folder):
+        if any(image_suffix(name) for name in names):
+            return False
+        found = found or any(looks_like_dicom(Path(place, name)) for name in names)
+    return found
 
 
 def check_port(host: str, port: int) -> None:

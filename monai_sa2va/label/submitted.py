@@ -56,7 +56,7 @@ def names_of(info: Mapping[str, Any], labels: Sequence[str]) -> dict[int, str]:
     names = {place: name for place, name in enumerate(labels, start=1) if name.partition(" ")[0] != _GENERIC}
     drawn = info.get("params")
     if isinstance(drawn, Mapping) and isinstance(drawn.get("label_names"), Mapping):
-        names |= {value: str(name) for name, value in drawn["label_names"].items() if isinstance(value, int)}
+        names |= {value: str(name) for name, value in drawn["label_names"].items() if isinstance(value, int) and value}
     told = info.get("label_info")
     for place, item in enumerate(told if isinstance(told, list) else [], start=1):
         if isinstance(item, Mapping) and str(item.get("name", "")).strip():
@@ -100,7 +100,9 @@ def collect(datastore: Any, labels: Sequence[str], tag: str = "final") -> Submit
             left_out.append("a label has no value whose name is known")
             continue
         shown = {phrases[0] for phrases in prompts.values()}
-        absent = sorted({name for value, name in named.items() if value not in found} - shown)
+        # 3D Slicer makes an empty segment of each of the server's labels, the generic ones too
+        lacked = {name for value, name in named.items() if value not in found}
+        absent = sorted(name for name in lacked - shown if name.partition(" ")[0] != _GENERIC)
         entries.append({"image": str(file), "label": str(label), "prompts": prompts, "absent": absent})
         hashes.append(hashlib.sha256(label.read_bytes()).hexdigest())
     if not entries:

@@ -22,6 +22,7 @@ import nrrd
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 
 from monai_sa2va.cli.main import DISCLAIMER
 
@@ -78,7 +79,7 @@ def test_the_clients_file_is_not_the_servers(address: str) -> None:
 def test_an_absent_object_is_an_empty_label_with_its_reason(client: Any) -> None:
     file, told = client.infer("sa2va_text", "ct", {"text": "Segment the kidney."})
     assert not _values(file).any()
-    assert told["label_names"] == {}
+    assert told["label_names"] == {"kidney": 1}
     assert "kidney is not in this image" in told["empty_because"]
 
 
@@ -181,8 +182,6 @@ def test_undo_is_a_point_less(client: Any, truth: Truth) -> None:
 def test_a_picture(client: Any, studies: Path) -> None:
     file, told = client.infer("sa2va_text", "eye", {"text": "Segment the optic disc.", "result_extension": ".png"})
     assert told["objects"][0]["name"] == "optic disc"
-    from PIL import Image
-
     assert Image.open(file).size == Image.open(studies / "eye.png").size
 
 
@@ -219,6 +218,73 @@ def test_labels_are_submitted_and_the_next_sample_is_another(client: Any, studie
     seen = {client.next_sample("random", {})["id"] for _ in range(8)}
     assert "other" not in seen
     assert seen <= {"ct", "turned", "eye", "fundus", "junk"}
+
+
+def test_an_uploaded_image_is_one_of_the_studies(client: Any, studies: Path, tmp_path: Path) -> None:
+    client.upload_image(str(studies / "eye.png"), "uploaded")
+    try:
+        assert (studies / "uploaded.png").read_bytes() == (studies / "eye.png").read_bytes()
+        assert "uploaded" in client.datastore()["objects"]
+        params = {"text": "Segment the optic disc.", "result_extension": ".png"}
+        found = [Path(client.infer("sa2va_text", name, dict(params))[0]).read_bytes() for name in ("uploaded", "eye")]
+        assert found[0] == found[1]
+    finally:
+        requests.delete(f"{client._server_url}/datastore/image?id=uploaded", timeout=60).raise_for_status()
+    assert not (studies / "uploaded.png").exists()
+
+
+def test_a_label_comes_back_as_it_was_saved(client: Any, studies: Path, tmp_path: Path) -> None:
+    source = nib.load(studies / "turned.nii.gz")
+    values = np.zeros(source.shape, np.uint8)
+    values[100:200, 50:80, 2:4], values[5, 6, 7] = 2, 1
+    nib.save(nib.Nifti1Image(values, source.affine), tmp_path / "mine.nii.gz")
+    info = [{"name": "liver", "idx": 2}, {"name": "spine", "idx": 1}]
+    client.save_label("turned", str(tmp_path / "mine.nii.gz"), "checked", {"label_info": info})
+    back = nib.load(client.download_label("turned", "checked"))
+    np.testing.assert_array_equal(np.asanyarray(back.dataobj), values)
+    np.testing.assert_array_equal(back.affine, source.affine)
+    assert client.datastore()["objects"]["turned"]["labels"]["checked"]["info"]["label_info"] == info
+    requests.delete(f"{client._server_url}/datastore/label?id=turned&tag=checked", timeout=60).raise_for_status()
+
+
+def test_the_next_sample_has_what_clients_open_it_by(client: Any, studies: Path) -> None:
+    found = client.next_sample("uncertain", {})
+    assert found["id"] in {path.name.partition(".")[0] for path in studies.iterdir()}
+    assert Path(found["path"]).parent == studies
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.next_sample("none", {})
+    assert "Status: 404" in caught.value.msg
+    assert "known: random, uncertain" in caught.value.msg
+
+
+def test_no_training_runs_at_first(client: Any) -> None:
+    assert not client.train_status(check_if_running=True)
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.train_start("none", {})
+    assert "known: sa2va" in caught.value.msg
+
+
+@pytest.mark.slow
+def test_a_training_is_started_seen_and_stopped(client: Any, studies: Path, tmp_path: Path) -> None:
+    label = np.asarray(Image.open(studies / "fundus.png").convert("L")) // 128
+    Image.fromarray(label).save(tmp_path / "label.png")
+    client.save_label("fundus", str(tmp_path / "label.png"), "final", {"label_info": [{"name": "bright", "idx": 1}]})
+    started = client.train_start("sa2va", {"max_epochs": 500, "batch_size": 1})
+    assert started["status"] in ("SUBMITTED", "RUNNING")
+    assert client.train_status(check_if_running=True)
+    with pytest.raises(MONAILabelClientException) as caught:
+        client.train_start("sa2va", {})
+    assert "Status: 4" in caught.value.msg
+    client.train_stop()
+    until = time.monotonic() + 60
+    while client.train_status(check_if_running=True) and time.monotonic() < until:
+        time.sleep(0.5)
+    assert not client.train_status(check_if_running=True)
+    requests.delete(f"{client._server_url}/datastore/label?id=fundus&tag=final", timeout=60).raise_for_status()
+
+
+def test_nobody_is_asked_who_they_are_where_authentication_is_off(client: Any) -> None:
+    assert client.auth_enabled() is False
 
 
 def test_health_says_which_weights_answer(address: str) -> None:

@@ -122,6 +122,7 @@ def test_adapters_answer_in_turn(tmp_path: Path) -> None:
         ({"label_info": [{"name": "spine", "idx": 3}]}, [], {3: "spine"}),
         ({"label_info": [{"name": "spine"}, {"name": "liver"}]}, [], {1: "spine", 2: "liver"}),
         ({"params": {"label_names": {"spine": 2}}}, [], {2: "spine"}),
+        ({"params": {"label_names": {"background": 0}}}, [], {}),
         ({}, ["vessels", "object", "object 2"], {1: "vessels"}),
         ({"label_info": [{"name": "spine", "idx": 1}]}, ["vessels"], {1: "spine"}),
         ({"label_info": "x", "params": {"label_names": {"a": "b"}}}, [], {}),
@@ -180,7 +181,7 @@ def labelled(tmp_path: Path) -> Callable[[dict[str, tuple[list[int], dict[str, A
 
 
 def test_submitted_labels_become_a_datalist(labelled: Any, tmp_path: Path) -> None:
-    info = {"label_info": [{"name": "spine", "idx": 1}, {"name": "liver", "idx": 2}]}
+    info = {"label_info": [{"name": "spine", "idx": 1}, {"name": "liver", "idx": 2}, {"name": "object 2", "idx": 3}]}
     store = labelled({"a": ([1, 2], info), "b": ([2], info), "c": ([5], info), "d": ([1], {})})
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "final" / "a.png")
     found = collect(store, [])

@@ -83,6 +83,25 @@ def test_studies_that_are_missing_are_refused(tmp_path: Path) -> None:
         check_studies("ftp://somewhere/studies")
 
 
+@pytest.mark.parametrize("modality", ["CT", "MR", "XA", "US"])
+def test_a_folder_of_dicom_files_is_refused_rather_than_listed_as_empty(modality: str, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom", reason="pydicom is not installed: pip install 'monai-sa2va[dicom]'")
+    import made
+
+    files = made.series(modality=modality) if modality in ("CT", "MR") else [made.cine(Modality=modality)]
+    made.write(tmp_path / "patient" / "series", files)
+    with pytest.raises(ConfigError, match="DICOM files, which the server takes from a DICOMweb server") as caught:
+        check_studies(str(tmp_path))
+    assert "patient" not in str(caught.value)
+    # beside images they are what labels were made from
+    (tmp_path / "volume.nii.gz").touch()
+    check_studies(str(tmp_path))
+
+
+def test_an_empty_folder_is_taken_as_images_may_be_uploaded(tmp_path: Path) -> None:
+    check_studies(str(tmp_path))
+
+
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path: Path) -> None:
     pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
     result = CliRunner().invoke(app, ["serve", "--studies", str(tmp_path / "nowhere")])
