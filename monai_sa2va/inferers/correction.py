@@ -147,6 +147,7 @@ class CorrectionInferer(Inferer):
             return
         # both ways are drawn at once, as two objects whose frames differ
         memory = remember_objects(network, [maps], decoded)
+        assert memory.features is not None
         bank = MemoryBank(recent=self.recent)
         bank.condition(0, Memory(memory.features.repeat(2, 1, 1, 1), memory.pointers.repeat(2, 1)))
         ways = dict.fromkeys((1, -1), changed)
