@@ -21,9 +21,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 from monai_sa2va.errors import PromptError
-from monai_sa2va.inferers.steps import answer_tokens, draw_objects, name_objects, picture_tokens, tell_objects
+from monai_sa2va.inferers.steps import (
+    answer_tokens,
+    draw_clicked,
+    draw_objects,
+    name_objects,
+    picture_tokens,
+    tell_objects,
+)
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
-from monai_sa2va.networks.clicks import mark_clicks
 from monai_sa2va.networks.prompts import GroundingPrompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.networks.sam2 import DecodedMasks
@@ -102,7 +108,7 @@ def show_object(
     """
     side = network.config.grounding.image_size
     scale = np.array([side / size[1], side / size[0]])
-    mark, like = network.grounding_encoder.sam2_model.click_mark, maps[-1]
+    like = maps[-1]
     start = base
     if visual.box is not None:
         # a box holds its last pixel: its edges are those of the pixels
@@ -117,13 +123,9 @@ def show_object(
     taken = 0 if begun else 1
     if taken:
         prompts = prompts.with_points(places[None, :1], labels[None, :1])
-    decoded = draw_objects(network, maps, prompts)
-    for number in range(taken + 1, len(places) + 1):
-        clicked = start.with_points(places[None, :number], labels[None, :number])
-        last, _ = decoded.best()
-        marked = mark_clicks(last, clicked.points, clicked.point_labels, side, mark)
-        decoded = draw_objects(network, maps, clicked.with_masks(marked))
-    return decoded
+    if len(places) == taken:
+        return draw_objects(network, maps, prompts)
+    return draw_clicked(network, maps, prompts, places[None, taken:], labels[None, taken:])
 
 
 def _rough(mask: np.ndarray, side: torch.Size) -> torch.Tensor:

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import nn
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.networks.clicks import mark_clicks
 from monai_sa2va.networks.memory import Memory, MemoryEntry
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.prompts import GroundingPrompts
@@ -34,6 +35,7 @@ __all__ = [
     "StepKeeper",
     "answer_tokens",
     "carry_objects",
+    "draw_clicked",
     "draw_objects",
     "evaluating",
     "keeping_steps",
@@ -139,8 +141,31 @@ def draw_objects(network: Sa2VA, maps: list[torch.Tensor], prompts: GroundingPro
         maps: from :func:`picture_maps`.
         prompts: of M objects.
     """
-    sam2 = network.grounding_encoder.sam2_model
-    return sam2.decode(sam2.without_memory(_for_each([maps], len(prompts))), prompts)
+    return _draw(network, maps, prompts)
+
+
+@_step
+def draw_clicked(
+    network: Sa2VA, maps: list[torch.Tensor], first: GroundingPrompts, places: torch.Tensor, labels: torch.Tensor
+) -> DecodedMasks:
+    """Draw one object click by click, each with all clicks so far and the mask before it.
+
+    Args:
+        network: in evaluation mode.
+        maps: from :func:`picture_maps`.
+        first: what the object is drawn from before the clicks.
+        places: (1, P, 2), x then y in pixels of SAM2's image; at least one.
+        labels: (1, P), 1 on the object, 0 beside it.
+    """
+    if labels.shape[1] == 1:
+        before = draw_objects(network, maps, first)
+    else:
+        before = draw_clicked(network, maps, first, places[:, :-1], labels[:, :-1])
+    grounding = network.config.grounding
+    clicked, (last, _) = first.with_points(places, labels), before.best()
+    mark = network.grounding_encoder.sam2_model.click_mark
+    marked = mark_clicks(last, clicked.points, clicked.point_labels, grounding.image_size, mark)
+    return _draw(network, maps, clicked.with_masks(marked))
 
 
 @_step
@@ -172,6 +197,11 @@ def carry_objects(network: Sa2VA, frames: Sequence[list[torch.Tensor]], entries:
     conditioned = sam2.attend(maps[-1], entries)
     nothing = GroundingPrompts.empty(objects, conditioned.device, conditioned.dtype)
     return sam2.decode([*maps[:-1], conditioned], nothing)
+
+
+def _draw(network: Sa2VA, maps: list[torch.Tensor], prompts: GroundingPrompts) -> DecodedMasks:
+    sam2 = network.grounding_encoder.sam2_model
+    return sam2.decode(sam2.without_memory(_for_each([maps], len(prompts))), prompts)
 
 
 def _for_each(frames: Sequence[list[torch.Tensor]], objects: int) -> list[torch.Tensor]:
