@@ -12,12 +12,13 @@
 """What clicks, and a second sentence, on a known image cost of the first request; and what stays in memory.
 
     python benchmarks/label_latency.py
-    python benchmarks/label_latency.py --preset internvl3_8b --device cuda --size 512 --slices 24
+    python benchmarks/label_latency.py --preset internvl3_8b --device cuda --size 512 --slices 24 --reach 2
 
 Prints one line of JSON: medians in seconds over ``--repeats`` fresh phantoms, their ratios to the first request on the
 same image, the mean Dice after each request, and the bytes of the cache. Each click lies where the mask before it is
 most wrong, and each request brings all clicks so far, as the stock clients do. A preset other than the shipped weights
-has random ones: its times count, its masks don't.
+has random ones: its times count, its masks don't, and no correction ends by itself: without ``--reach`` its clicks take
+as long as any could.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class Stopwatch:
         return found
 
 
-def measure_volume(segmenter: Segmenter, stack: PhantomStack, name: str, watch: Stopwatch) -> None:
+def measure_volume(segmenter: Segmenter, stack: PhantomStack, name: str, watch: Stopwatch, reach: int | None) -> None:
     """Requests on one volume that shows a structure."""
     pixels = torch.from_numpy(stack.image.transpose(2, 1, 0)[None].copy())
     volume = MetaTensor(pixels, affine=torch.tensor(stack.affine))
@@ -94,7 +95,8 @@ def measure_volume(segmenter: Segmenter, stack: PhantomStack, name: str, watch: 
         clicks: list[list[float]] = []
         for number in range(1, _CLICKS + 1):
             clicks.append(wrong_click(found, truth))
-            act = partial(segmenter.correct, source, None if way == "alone" else text, points=list(clicks))
+            sentence = None if way == "alone" else text
+            act = partial(segmenter.correct, source, sentence, points=list(clicks), reach=reach)
             found = watch.time(f"volume: click {number} {way}", act, truth).masks[0]
     watch.time("volume: click in a slice", lambda: show_slice(segmenter, source, text, points=clicks[:1]))
     watch.time("volume: another sentence", lambda: segmenter.segment(source, "Segment the liver and the kidney."))
@@ -115,7 +117,9 @@ def measure_picture(segmenter: Segmenter, stack: PhantomStack, name: str, watch:
     watch.time("picture: another sentence", lambda: segmenter.segment(picture, "Segment the liver and the kidney."))
 
 
-def measure(segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, repeats: int) -> dict[str, Any]:
+def measure(
+    segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, repeats: int, reach: int | None = None
+) -> dict[str, Any]:
     """Times of requests on volumes and pictures.
 
     Args:
@@ -124,6 +128,7 @@ def measure(segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, r
         size: side of a slice, pixels.
         slices: of a volume.
         repeats: fresh phantoms.
+        reach: slices that a correction is carried at most, each way.
 
     Returns:
         Seconds by kind of request, ratios to the first, Dice, bytes kept.
@@ -136,7 +141,7 @@ def measure(segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, r
             # what torch sets up once is no request's cost
             kept = watch if count else Stopwatch(segmenter.device)
             cache.clear()
-            measure_volume(segmenter, stack, name, kept)
+            measure_volume(segmenter, stack, name, kept, reach)
             cache.clear()
             measure_picture(segmenter, stack, name, kept)
     medians = {kind: statistics.median(values) for kind, values in watch.seconds.items()}
@@ -157,13 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--reach", type=int, help="slices that a correction goes at most; by default as far as needed")
     given = parser.parse_args(arguments)
     if given.preset:
         network = Sa2VA(given.preset, seed=0).to(given.device, torch.bfloat16)
         segmenter = Segmenter(network, device=given.device)
     else:
         segmenter = Segmenter.from_bundle(device=given.device)
-    found = measure(segmenter, FeatureCache(8 * 2**30), given.size, given.slices, given.repeats)
+    found = measure(segmenter, FeatureCache(8 * 2**30), given.size, given.slices, given.repeats, given.reach)
     print(json.dumps({"preset": given.preset or "shipped", "device": given.device, **found}))
 
 
