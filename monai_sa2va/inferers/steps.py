@@ -51,7 +51,11 @@ _Result = TypeVar("_Result")
 
 
 class StepKeeper(Protocol):
-    """What may know the result of a step: that depends on the network's weights and the step's inputs alone."""
+    """What may know the result of a step: that depends on the network's weights and the step's inputs alone.
+
+    Attributes:
+        network: in evaluation mode as long as the keeper is asked.
+    """
 
     network: Sa2VA
 
@@ -85,7 +89,10 @@ def _step(run: Callable[Concatenate[Sa2VA, _Inputs], _Result]) -> Callable[Conca
 
 
 def evaluating(network: Sa2VA) -> AbstractContextManager[Any]:
-    """A network in evaluation mode; it is left as it was."""
+    """A network in evaluation mode; it is left as it was. One whose steps are kept is in it already."""
+    keeper = _KEEPER.get()
+    if keeper is not None and keeper.network is network:
+        return nullcontext()
     # MONAI's own sets each module anew, which takes longer than a click where all are as they should be
     waiting: list[nn.Module] = [network]
     while waiting:

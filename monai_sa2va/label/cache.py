@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from monai_sa2va.errors import ConfigError
-from monai_sa2va.inferers.steps import keeping_steps
+from monai_sa2va.inferers.steps import evaluating, keeping_steps
 from monai_sa2va.networks.sa2va import Sa2VA
 
 __all__ = ["FeatureCache"]
@@ -98,10 +98,10 @@ class FeatureCache:
         """Let this thread's inferers look here before they run a step of a network.
 
         Args:
-            network: in evaluation mode; used by one thread at a time.
+            network: used by one thread at a time; in evaluation mode meanwhile.
             weights: hash of its weights.
         """
-        with keeping_steps(_Kept(self, network, weights)):
+        with evaluating(network), keeping_steps(_Kept(self, network, weights)):
             yield
 
     def key_of(self, kind: str, inputs: Sequence[Any]) -> str:
@@ -152,9 +152,10 @@ class _Kept:
 
     def __init__(self, cache: FeatureCache, network: Sa2VA, weights: str) -> None:
         self.cache, self.network, self.weights = cache, network, weights
+        self._kind = network.device.type
 
     def __call__(self, step: str, inputs: Sequence[Any], compute: Callable[[], Any]) -> Any:
-        kind = self.network.device.type
+        kind = self._kind
         precision = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         return self.cache.get(self.cache.key_of(f"{self.weights}:{precision}:{step}", inputs), compute)
 
