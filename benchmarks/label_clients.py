@@ -45,6 +45,9 @@ QUESTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("sa2va_text", {"text": "Segment the kidney.", "mode": "slice", "window": "percentile"}),
     ("sa2va_click", {"foreground": [[64, 64, 3]], "background": [], "mode": "slice"}),
     ("sa2va_click", {"foreground": [[60, 90, 4]], "background": [[5, 5, 4]], "text": "Segment the spine."}),
+    ("sa2va_click", {"foreground": [[60, 90, 4], [64, 60, 2]], "background": [], "text": "Segment the spine."}),
+    ("sa2va_click", {"foreground": [[64, 64, 3], [66, 66, 5]], "background": [[5, 5, 3]]}),
+    ("sa2va_text", {"text": "Segment the liver and the kidney."}),
 )
 
 

@@ -9,14 +9,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""What a click, and a second sentence, on a known image cost of the first request; and what stays in memory.
+"""What clicks, and a second sentence, on a known image cost of the first request; and what stays in memory.
 
     python benchmarks/label_latency.py
-    python benchmarks/label_latency.py --preset internvl3_8b --device cuda --size 512 --slices 8
+    python benchmarks/label_latency.py --preset internvl3_8b --device cuda --size 512 --slices 24 --reach 2
 
-Prints one line of JSON: medians in seconds over ``--repeats`` fresh images, their ratios to the first request on the
-same image, and the bytes of the cache. A preset other than the shipped weights has random ones: its times count, its
-masks don't.
+Prints one line of JSON: medians in seconds over ``--repeats`` fresh phantoms, their ratios to the first request on the
+same image, the mean Dice after each request, and the bytes of the cache. Each click lies where the mask before it is
+most wrong, and each request brings all clicks so far, as the stock clients do. A preset other than the shipped weights
+has random ones: its times count, its masks don't, and no correction ends by itself: without ``--reach`` its clicks take
+as long as any could.
 """
 
 from __future__ import annotations
@@ -26,72 +28,128 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from numpy.typing import NDArray
+from scipy import ndimage
 
-from monai_sa2va import Sa2VA, Segmenter
+from monai_sa2va import Sa2VA, Segmentation, Segmenter
+from monai_sa2va.data.phantom_stacks import PhantomStack, make_stack
+from monai_sa2va.data.phantoms import LABEL_VALUES
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.label.cache import FeatureCache
 from monai_sa2va.label.one_slice import show_slice
 
-
-def make_volume(seed: int, size: int, slices: int) -> MetaTensor:
-    """(1, X, Y, Z) uint8 of noise around a ball."""
-    rng = np.random.default_rng(seed)
-    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in (size, size, slices)], indexing="ij"))
-    ball = (np.linalg.norm(grid, axis=0) < 0.6) * 120
-    return MetaTensor(
-        torch.from_numpy((ball + rng.integers(0, 60, ball.shape)).astype(np.uint8))[None],
-        affine=torch.diag(torch.tensor([1.0, 1.0, 5.0, 1.0], dtype=torch.float64)),
-    )
+_CLICKS = 3
 
 
-def measure(segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, repeats: int) -> dict[str, Any]:
-    """Times of requests on a volume, and on a picture.
+def wrong_click(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> list[float]:
+    """Where a user would click: x, y, z and the label, most inside of what is most wrong, both masks (D, H, W)."""
+    z = int((found ^ truth).sum(axis=(1, 2)).argmax())
+    missing, surplus = truth[z] & ~found[z], found[z] & ~truth[z]
+    depths = [ndimage.distance_transform_edt(np.pad(part, 1))[1:-1, 1:-1] for part in (missing, surplus)]
+    y, x = np.unravel_index(int(np.argmax(np.maximum(*depths))), truth[z].shape)
+    return [float(x), float(y), float(z), float(truth[z, y, x])]
+
+
+def dice(found: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
+    """Overlap, 0 to 1; 1 of two empty masks."""
+    total = int(found.sum() + truth.sum())
+    return 2 * int((found & truth).sum()) / total if total else 1.0
+
+
+class Stopwatch:
+    """Seconds and Dice of requests, by their kind."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+        self.seconds: dict[str, list[float]] = {}
+        self.dice: dict[str, list[float]] = {}
+
+    def time(self, kind: str, act: Callable[[], Segmentation], truth: NDArray[np.bool_] | None = None) -> Segmentation:
+        """Run a request."""
+        self._wait()
+        began = time.perf_counter()
+        found = act()
+        self._wait()
+        self.seconds.setdefault(kind, []).append(time.perf_counter() - began)
+        if truth is not None:
+            self.dice.setdefault(kind, []).append(dice(found.masks[0].reshape(truth.shape), truth))
+        return found
+
+
+def measure_volume(segmenter: Segmenter, stack: PhantomStack, name: str, watch: Stopwatch, reach: int | None) -> None:
+    """Requests on one volume that shows a structure."""
+    pixels = torch.from_numpy(stack.image.transpose(2, 1, 0)[None].copy())
+    volume = MetaTensor(pixels, affine=torch.tensor(stack.affine))
+    source, truth, text = read_image(volume), stack.label == LABEL_VALUES[name], f"Segment the {name}."
+    first = watch.time("volume: first sentence", lambda: segmenter.segment(source, text), truth)
+    watch.time("volume: same sentence", lambda: segmenter.segment(source, text))
+    for way in ("with the sentence", "alone"):
+        found: NDArray[np.bool_] = first.masks[0] if way == "with the sentence" else np.zeros_like(truth)
+        clicks: list[list[float]] = []
+        for number in range(1, _CLICKS + 1):
+            clicks.append(wrong_click(found, truth))
+            sentence = None if way == "alone" else text
+            act = partial(segmenter.correct, source, sentence, points=list(clicks), reach=reach)
+            found = watch.time(f"volume: click {number} {way}", act, truth).masks[0]
+    watch.time("volume: click in a slice", lambda: show_slice(segmenter, source, text, points=clicks[:1]))
+    watch.time("volume: another sentence", lambda: segmenter.segment(source, "Segment the liver and the kidney."))
+
+
+def measure_picture(segmenter: Segmenter, stack: PhantomStack, name: str, watch: Stopwatch) -> None:
+    """Requests on the slice of a volume that shows most of a structure."""
+    inside = stack.label == LABEL_VALUES[name]
+    number = int(inside.sum(axis=(1, 2)).argmax())
+    picture, truth, text = stack.image[number], inside[number : number + 1], f"Segment the {name}."
+    found = watch.time("picture: first sentence", lambda: segmenter.segment(picture, text), truth)
+    clicks: list[list[float]] = []
+    for count in range(1, _CLICKS + 1):
+        x, y, _, label = wrong_click(found.masks, truth)
+        clicks.append([x, y, label])
+        act = partial(segmenter.segment, picture, text, points=list(clicks))
+        found = watch.time(f"picture: click {count}", act, truth)
+    watch.time("picture: another sentence", lambda: segmenter.segment(picture, "Segment the liver and the kidney."))
+
+
+def measure(
+    segmenter: Segmenter, cache: FeatureCache, size: int, slices: int, repeats: int, reach: int | None = None
+) -> dict[str, Any]:
+    """Times of requests on volumes and pictures.
 
     Args:
         segmenter: with weights.
         cache: what the server has.
         size: side of a slice, pixels.
-        slices: of the volume.
-        repeats: fresh images.
+        slices: of a volume.
+        repeats: fresh phantoms.
+        reach: slices that a correction is carried at most, each way.
 
     Returns:
-        Seconds by kind of request, ratios to the first, bytes kept.
+        Seconds by kind of request, ratios to the first, Dice, bytes kept.
     """
-    sync = torch.cuda.synchronize if segmenter.device.type == "cuda" else lambda: None
-    text, middle = "Segment the ball.", size // 2
-    times: dict[str, list[float]] = {}
-
-    def timed(name: str, act: Callable[[], Any]) -> None:
-        sync()
-        began = time.perf_counter()
-        act()
-        sync()
-        times.setdefault(name, []).append(time.perf_counter() - began)
-
+    watch, name = Stopwatch(segmenter.device), "spine"
     with cache.attached(segmenter.network, "benchmark"):
-        # what torch sets up once is no request's cost
-        segmenter.segment(make_volume(10**6, size, 2), text)
-        for seed in range(repeats):
-            volume = make_volume(seed, size, slices)
-            source, click = read_image(volume), [[middle, middle, slices // 2, 1]]
-            timed("volume: first sentence", lambda: segmenter.segment(volume, text))  # noqa: B023
-            timed("volume: same sentence", lambda: segmenter.segment(volume, text))  # noqa: B023
-            timed("volume: click in a slice", lambda: show_slice(segmenter, source, text, points=click))  # noqa: B023
-            timed("volume: click carried", lambda: segmenter.segment(volume, text, points=click))  # noqa: B023
-            picture = segmenter.reader.slices(read_image(make_volume(-seed - 1 + 10**5, size, 1)))[0]
-            pixels = picture.round().to(torch.uint8).permute(1, 2, 0).numpy()
-            timed("picture: first sentence", lambda: segmenter.segment(pixels, text))  # noqa: B023
-            timed("picture: click", lambda: segmenter.segment(pixels, text, points=[[middle, middle, 1]]))  # noqa: B023
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    firsts = {name.partition(":")[0]: value for name, value in medians.items() if name.endswith("first sentence")}
+        stacks = (make_stack(seed, "volume", "ct", size, slices) for seed in range(1000))
+        shown = (stack for stack in stacks if name in stack.names)
+        for count, stack in enumerate(islice(shown, repeats + 1)):
+            # what torch sets up once is no request's cost
+            kept = watch if count else Stopwatch(segmenter.device)
+            cache.clear()
+            measure_volume(segmenter, stack, name, kept, reach)
+            cache.clear()
+            measure_picture(segmenter, stack, name, kept)
+    medians = {kind: statistics.median(values) for kind, values in watch.seconds.items()}
+    firsts = {kind.partition(":")[0]: value for kind, value in medians.items() if kind.endswith("first sentence")}
     return {
-        "seconds": {name: round(value, 4) for name, value in medians.items()},
-        "ratios": {name: round(value / firsts[name.partition(":")[0]], 3) for name, value in medians.items()},
+        "seconds": {kind: round(value, 4) for kind, value in medians.items()},
+        "ratios": {kind: round(value / firsts[kind.partition(":")[0]], 3) for kind, value in medians.items()},
+        "dice": {kind: round(statistics.mean(values), 3) for kind, values in watch.dice.items()},
         "cache_bytes": cache.size,
     }
 
@@ -104,13 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--slices", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--reach", type=int, help="slices that a correction goes at most; by default as far as needed")
     given = parser.parse_args(arguments)
     if given.preset:
         network = Sa2VA(given.preset, seed=0).to(given.device, torch.bfloat16)
         segmenter = Segmenter(network, device=given.device)
     else:
         segmenter = Segmenter.from_bundle(device=given.device)
-    found = measure(segmenter, FeatureCache(8 * 2**30), given.size, given.slices, given.repeats)
+    found = measure(segmenter, FeatureCache(8 * 2**30), given.size, given.slices, given.repeats, given.reach)
     print(json.dumps({"preset": given.preset or "shipped", "device": given.device, **found}))
 
 

@@ -29,6 +29,7 @@ from monai_sa2va.config import GroundingConfig
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.agreement import check_planes
+from monai_sa2va.inferers.correction import CorrectionInferer
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
 from monai_sa2va.inferers.slice_results import join_slices
@@ -41,6 +42,7 @@ from monai_sa2va.reference_questions import ReferenceQuestions
 from monai_sa2va.segmentation import Segmentation, join_results
 from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.stacks import StackPlanes
+from monai_sa2va.volume_corrections import VolumeCorrections
 from monai_sa2va.volume_questions import VolumeQuestions
 
 __all__ = ["Segmentation", "Segmenter", "as_device"]
@@ -293,6 +295,47 @@ class Segmenter:
                 for sentence in sentences or [None]
             ]
         )
+        return join_results(source, pictures, pictures.geometry, results, asked or [""])
+
+    def correct(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        *,
+        points: Any = None,
+        boxes: Any = None,
+        agreement: float = 0.9,
+        reach: int | None = None,
+    ) -> Segmentation:
+        """Draw an object in a volume, and correct it where it is shown and as far around as needed.
+
+        What is corrected is what the sentence draws, as :meth:`segment` asks it; without one, what the box, or else the
+        first click, does by itself. See :class:`~monai_sa2va.inferers.correction.CorrectionInferer` for what is then
+        changed. A picture is drawn as :meth:`segment` draws it.
+
+        Args:
+            image: as for :meth:`segment`, like the next three.
+            prompt: a sentence of one object, if any.
+            points: clicks; at least one, or a box.
+            boxes: of the object.
+            agreement: intersection over union, 0 to 1, from which on a slice is left as it was.
+            reach: slices that a correction is carried at most, each way; ``None`` as far as it changes anything.
+
+        Raises:
+            ConfigError: when ``agreement`` or ``reach`` is out of its range.
+            DataError: when the image can't be used.
+            PromptError: when nothing is shown, the sentence can't be asked or names several objects, or points or
+                boxes can't be used.
+        """
+        threshold = self.inferer.presence.threshold
+        correct = CorrectionInferer(self.inferer.amp, agreement, reach, presence_threshold=threshold)
+        source = read_image(image)
+        if source.pixels.ndim < 4:
+            return self.segment(source, prompt, points=points, boxes=boxes)
+        asked, pictures = [] if prompt is None else check_prompts(prompt), self.reader.slices(source)
+        ask = VolumeQuestions(self.network, self.inferer, self.volume_inferer, self.stack, self.planes)
+        draw = VolumeCorrections(self.network, ask, self.stack_inferer, correct)
+        results = draw(source, pictures, asked[0] if asked else None, points, boxes)
         return join_results(source, pictures, pictures.geometry, results, asked or [""])
 
     def predict_forward(

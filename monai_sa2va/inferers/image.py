@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.networks.utils import eval_mode
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
@@ -29,10 +28,19 @@ from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.sliding_window import SeenLogits, SlidingWindows
+from monai_sa2va.inferers.steps import (
+    answer_tokens,
+    draw_objects,
+    evaluating,
+    name_objects,
+    picture_maps,
+    picture_tokens,
+    tell_objects,
+)
 from monai_sa2va.inferers.tracking import full_size_masks
 from monai_sa2va.networks.chat import Reply, check_max_new_tokens, generate_reply
-from monai_sa2va.networks.naming import answer_ids, find_objects
-from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
+from monai_sa2va.networks.prompts import GroundingPrompts
+from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.postprocess import upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
@@ -146,20 +154,20 @@ class ImageInferer(Inferer):
             if given is not None and len(given) != len(asked):
                 raise PromptError(f"{key} has {len(given)} entries for {len(asked)} prompts; give one a prompt")
         picture = to_picture(inputs)
-        with eval_mode(network), torch.inference_mode(), self.autocast(network.device):
-            encoding, n_tiles = _encode(network, picture)
+        with evaluating(network), torch.inference_mode(), self.autocast(network.device):
+            tokens, n_tiles = picture_tokens(network, picture)
             if mode == "chat":
                 if replies is None:
-                    replies = [generate_reply(network, encoding.tokens, text, self.max_new_tokens) for text in asked]
+                    replies = [generate_reply(network, tokens, text, self.max_new_tokens) for text in asked]
                 known = [list(reply.names) for reply in replies]
             else:
                 known = [
-                    find_objects(network, encoding.tokens, text) if phrases is None else list(phrases[i])
+                    list(name_objects(network, tokens, text) if phrases is None else phrases[i])
                     for i, text in enumerate(asked)
                 ]
             told = _Told(asked, known, replies if mode == "chat" else None)
             if self.windows is None:
-                low, presence, ious, language = self._draw(network, encoding, told.rows(network, n_tiles))
+                low, presence, ious, language = self._draw(network, picture, (tokens, n_tiles), told)
                 masks = full_size_masks(network, low, (picture.height, picture.width))
             else:
                 look = partial(self._window, network, told)
@@ -186,26 +194,28 @@ class ImageInferer(Inferer):
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
     def _draw(
-        self, network: Sa2VA, encoding: ImageEncoding, rows: Sequence[torch.Tensor]
+        self, network: Sa2VA, picture: Image.Image, seen: tuple[Any, int], known: _Told
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Logits (N, S/4, S/4); presence and predicted IoU (N,), on the CPU; and what SAM2 was told, (N, C)."""
+        tokens, n_tiles = seen
+        maps, rows = picture_maps(network, picture), known.rows(network, n_tiles)
         masks, presence, ious, language = [], [], [], []
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
-            ids = pad_sequence(list(part), batch_first=True).to(network.device)
-            attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(network.device)
-            told = network.language_embeddings(encoding.tokens, ids, attended)
-            found = network.draw(encoding, told)
-            masks.append(found.masks)
+            ids = pad_sequence(list(part), batch_first=True)
+            attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True)
+            told = tell_objects(network, tokens, ids, attended)
+            found = draw_objects(network, maps, GroundingPrompts.of_language(told))
+            logits, predicted = found.best()
+            masks.append(logits)
             presence.append(self.presence(network, found.object_scores))
-            ious.append(found.iou_scores.float().flatten().cpu())
+            ious.append(predicted.float().cpu())
             language.append(told)
         return torch.cat(masks), torch.cat(presence), torch.cat(ious), torch.cat(language)
 
     def _window(self, network: Sa2VA, told: _Told, picture: Image.Image) -> SeenLogits:
-        encoding, n_tiles = _encode(network, picture)
-        low, presence, ious, _ = self._draw(network, encoding, told.rows(network, n_tiles))
+        low, presence, ious, _ = self._draw(network, picture, picture_tokens(network, picture), told)
         size = (picture.height, picture.width)
         logits = upsample_mask_logits(low.float(), network.config.grounding.image_size, size)
         return SeenLogits(logits.cpu(), presence, ious)
@@ -223,7 +233,7 @@ class _Told:
         """Token ids of each prompt with its answer, about a picture of so many tiles."""
         if self.replies is None:
             pairs = zip(self.asked, self.names, strict=True)
-            return [answer_ids(network, text, names, n_tiles)[0] for text, names in pairs]
+            return [answer_tokens(network, text, tuple(names), n_tiles)[0] for text, names in pairs]
         rows = []
         for text, reply in zip(self.asked, self.replies, strict=True):
             ids = network.processor.conversation([(text, None)], n_tiles)[Keys.INPUT_IDS]
@@ -235,18 +245,7 @@ class _Told:
         if self.replies is not None:
             return [reply.text for reply in self.replies]
         pairs = zip(self.asked, self.names, strict=True)
-        return [answer_ids(network, text, names, n_tiles)[1] for text, names in pairs]
-
-
-def _encode(network: Sa2VA, picture: Image.Image) -> tuple[ImageEncoding, int]:
-    """A picture as the network sees it, and its tiles."""
-    sample = network.processor.image(picture)
-    encoding = network.encode_image(
-        sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
-        sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
-        sample.get(Keys.IMAGE_GRID),
-    )
-    return encoding, network.processor.n_tiles(sample)
+        return [answer_tokens(network, text, tuple(names), n_tiles)[1] for text, names in pairs]
 
 
 def check_mode(mode: str) -> str:

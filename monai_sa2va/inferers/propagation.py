@@ -22,6 +22,7 @@ import torch
 from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.slice_results import SliceResults
+from monai_sa2va.inferers.steps import draw_objects, picture_maps
 from monai_sa2va.inferers.sweep import Run
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.networks.memory import MemoryBank
@@ -111,8 +112,7 @@ class Propagation:
             for journey in self._journeys:
                 if number in journey.anchors:
                     prompts = GroundingPrompts.of_language(journey.anchors[number].unsqueeze(0))
-                    sam2 = journey.tracker.sam2
-                    journey.tracker.condition(number, maps, sam2.decode(sam2.without_memory(maps), prompts))
+                    journey.tracker.condition(number, maps, draw_objects(self.network, maps, prompts))
         for reverse in (False, True):
             for number in sorted({n for journey in self._journeys for n in journey.ways[reverse]}, reverse=reverse):
                 wanting = [journey for journey in self._journeys if journey.wants(number, reverse, self.patience)]
@@ -122,9 +122,7 @@ class Propagation:
     def _encode(self, number: int) -> tuple[list[torch.Tensor], tuple[int, int]]:
         """Feature maps of a slice, and its size."""
         picture = to_picture(self.slices[number])
-        pixels = self.network.processor.grounding_image(picture).unsqueeze(0)
-        maps = self.network.grounding_encoder.encode(pixels.to(self.network.device, self.network.dtype))
-        return maps, (picture.height, picture.width)
+        return picture_maps(self.network, picture), (picture.height, picture.width)
 
     def _carry(self, number: int, journeys: Sequence[_Journey], reverse: bool, like: ImageResult) -> None:
         maps, size = self._encode(number)

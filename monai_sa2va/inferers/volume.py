@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.networks.utils import eval_mode
 
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.inferers.first_frames import FIRST_FRAMES
@@ -26,6 +25,7 @@ from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, ch
 from monai_sa2va.inferers.propagation import Propagation
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.slices import SliceAsker, ask_everywhere
+from monai_sa2va.inferers.steps import evaluating
 from monai_sa2va.inferers.sweep import Run, Sweep
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -139,7 +139,7 @@ class VolumeInferer(Inferer):
         if inferer.windows is not None:
             raise ConfigError("volume is 'propagate', which sees slices whole; leave out roi_size, or give 'slices'")
         results = SliceResults(len(inputs), progress)
-        with eval_mode(network), torch.inference_mode(), inferer.autocast(network.device):
+        with evaluating(network), torch.inference_mode(), inferer.autocast(network.device):
             sweep = Sweep(ask, results, inferer.presence.decision_of(network))
             propagation = Propagation(
                 network, inputs, inferer.presence, results, self.max_conditioned, self.recent, self.patience

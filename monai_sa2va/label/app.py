@@ -42,7 +42,7 @@ from monai_sa2va.label.options import RequestError  # noqa: E402
 from monai_sa2va.label.scoring import Uncertainty  # noqa: E402
 from monai_sa2va.label.served_model import ServedModel  # noqa: E402
 from monai_sa2va.label.strategies import AnyUnlabelled, MostUncertain  # noqa: E402
-from monai_sa2va.label.train import Learning  # noqa: E402
+from monai_sa2va.label.train import Learning, check_options  # noqa: E402
 
 __all__ = ["DEFAULT_LABELS", "NotKnownError", "Sa2VALabelApp"]
 
@@ -155,6 +155,14 @@ class Sa2VALabelApp(MONAILabelApp):
     def trainer_names(self) -> list[str]:
         """Names of what trains."""
         return list(self._trainers)
+
+    def check_training(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that no training can use.
+
+        Raises:
+            RequestError: when one can't be used.
+        """
+        check_options(options)
 
     def strategy_names(self) -> list[str]:
         """Names of the ways to choose the next image."""

@@ -29,7 +29,7 @@ from monai_sa2va.inferers.stack import OBJECT_NAME
 from monai_sa2va.label.infer_task import Sa2VAInferTask
 from monai_sa2va.label.marks import box_of, points_of
 from monai_sa2va.label.one_slice import show_slice
-from monai_sa2va.label.options import CLICK_OPTIONS, choice, sentence
+from monai_sa2va.label.options import CLICK_OPTIONS, choice, reach_of, sentence, share
 from monai_sa2va.label.served_model import ServedModel
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.segmentation import Segmentation
@@ -55,7 +55,7 @@ class ClickTask(Sa2VAInferTask):
         super().__init__(model, labels, InferType.DEEPGROW, description, CLICK_OPTIONS)
 
     def segment(self, segmenter: Segmenter, source: SourceImage, request: Mapping[str, Any]) -> Segmentation:
-        """Draw the object where it is shown, and carry it through the other slices of a volume."""
+        """Draw the object where it is shown, and in the other slices of a volume what follows from that."""
         text = sentence(request, needed=False)
         alone = choice(request, "mode", self.options) == "slice"
         volume = source.pixels.ndim == 4
@@ -69,6 +69,10 @@ class ClickTask(Sa2VAInferTask):
         given = any(value is not None for value in shown.values())
         if alone and volume and given:
             found = show_slice(segmenter, source, text, **shown)
+        elif volume and given and not LABEL_UPLOADED.get():
+            found = segmenter.correct(
+                source, text, **shown, agreement=share(request, "agreement"), reach=reach_of(request)
+            )
         else:
             found = segmenter.segment(source, text, **shown)
         name = request.get("label")

@@ -29,6 +29,7 @@ from monai_sa2va.label.incoming import Incoming, Message, Receive, RefusedError,
 from monai_sa2va.label.infer_click import LABEL_UPLOADED
 from monai_sa2va.label.infer_task import BY_PLACE
 from monai_sa2va.label.options import RequestError
+from monai_sa2va.label.origins import Origins
 from monai_sa2va.label.rules import check
 
 __all__ = ["MAX_UPLOAD", "Guard", "explain"]
@@ -52,10 +53,18 @@ class Guard:
         app: the stock ASGI app.
         instance: gives the MONAI Label app.
         max_upload: longest body, bytes.
+        origins: which pages may ask; by default any that calls the server by its own name.
     """
 
-    def __init__(self, app: Any, instance: Callable[[], Any], max_upload: int = MAX_UPLOAD) -> None:
+    def __init__(
+        self,
+        app: Any,
+        instance: Callable[[], Any],
+        max_upload: int = MAX_UPLOAD,
+        origins: Origins | None = None,
+    ) -> None:
         self.app, self.instance, self.max_upload = app, instance, max_upload
+        self.origins = origins or Origins((), local=False)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sa2va")
         self._waiting = 0
 
@@ -67,6 +76,7 @@ class Guard:
         answer = _Answer(send)
         incoming: Incoming | None = None
         try:
+            self.origins.check(scope)
             incoming = await read_incoming(scope, receive, self.max_upload)
             await self._check(incoming)
             if self._may_wait(incoming):

@@ -28,7 +28,9 @@ __all__ = [
     "choice",
     "flag",
     "merge",
+    "reach_of",
     "sentence",
+    "share",
     "whole_number",
     "window_of",
 ]
@@ -49,8 +51,12 @@ CLICK_OPTIONS: dict[str, Any] = {
     "text": "",
     "mode": ["volume", "slice"],
     "window": [_STORED, "percentile", *WINDOWS],
+    "agreement": 0.9,
+    "reach": -1,
 }
-"""Options of ``sa2va_click``."""
+"""Options of ``sa2va_click``. The last two count where clicks correct a sentence's masks of a volume: the overlap (IoU)
+with the sentence's own mask from which on a slice is left as it is, and how many slices a correction goes at most, each
+way, -1 being as far as it changes anything."""
 
 _YES = {"true": True, "false": False, "1": True, "0": False}
 
@@ -128,6 +134,34 @@ def whole_number(request: Mapping[str, Any], key: str) -> int:
     if not math.isfinite(number) or number != int(number):
         raise RequestError(f"{key} is {_shown(value)}; give a whole number")
     return int(number)
+
+
+def share(request: Mapping[str, Any], key: str) -> float:
+    """A number from 0 to 1; clients without number fields send it as text.
+
+    Raises:
+        RequestError: when it is none.
+    """
+    value = request[key]
+    try:
+        number = float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise RequestError(f"{key} is {_shown(value)}; give a number from 0 to 1")
+    return number
+
+
+def reach_of(request: Mapping[str, Any]) -> int | None:
+    """How many slices a correction goes at most, each way; ``None`` for -1.
+
+    Raises:
+        RequestError: when it is no whole number, or less than -1.
+    """
+    number = whole_number(request, "reach")
+    if number < -1:
+        raise RequestError(f"reach is {number}; give 0 or more slices, or -1 for as far as anything changes")
+    return None if number == -1 else number
 
 
 def sentence(request: Mapping[str, Any], needed: bool) -> str | None:

@@ -83,6 +83,11 @@ def _batch(request: Incoming, app: Any) -> None:
 
 def _train(request: Incoming, app: Any) -> None:
     _task(request, app.trainer_names(), "trainer")
+    if request.method == "POST":
+        # the stock endpoint says that a training was submitted, whatever it is to do
+        given = parse_object(request.text(), "the body")
+        for options in [given] if len(request.parts) == 2 else given.values():
+            app.check_training(options if isinstance(options, dict) else {})
 
 
 def _scoring(request: Incoming, app: Any) -> None:
@@ -138,6 +143,9 @@ def _datastore(request: Incoming, app: Any) -> None:
                 _one_image(request, "label")
         elif "image" in request.query:
             _image(request.query["image"], app)
+    elif request.method == "DELETE" and place == "label":
+        # of one that isn't there the stock endpoint says that it is gone
+        _image(request.query.get("id", ""), app)
 
 
 def _session(request: Incoming, app: Any) -> None:

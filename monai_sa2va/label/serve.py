@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 from pathlib import Path
@@ -23,9 +22,9 @@ from monai_sa2va.cli.main import DISCLAIMER
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.label.dicomweb import check_server
 from monai_sa2va.label.repair import check_monailabel
-from monai_sa2va.label.server import ServerSettings, make_server
+from monai_sa2va.label.server import ServerSettings, is_local, make_server
 
-__all__ = ["check_port", "check_studies", "default_state", "is_local", "serve", "steps"]
+__all__ = ["check_port", "check_studies", "default_state", "serve", "steps"]
 
 _USER, _PASSWORD = "MONAI_LABEL_DICOMWEB_USERNAME", "MONAI_LABEL_DICOMWEB_PASSWORD"
 
@@ -117,16 +116,6 @@ def check_port(host: str, port: int) -> None:
             taken = error.errno == errno.EADDRINUSE
             why = "is taken by another program" if taken else f"can't be used ({error.strerror})"
             raise ConfigError(f"port {port} of {host} {why}; give another with --port") from error
-
-
-def is_local(host: str) -> bool:
-    """Whether only this machine reaches what listens at a host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def steps(settings: ServerSettings) -> str:

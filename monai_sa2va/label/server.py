@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from typing import Any
 
 from monai_sa2va.label.repair import check_monailabel, repair_pydicom
 
-__all__ = ["APP_MAIN", "ServerSettings", "make_server"]
+__all__ = ["APP_MAIN", "ServerSettings", "is_local", "make_server"]
 
 _ORIGINS = "MONAI_LABEL_CORS_ORIGINS"
 
@@ -79,6 +80,7 @@ def make_server(settings: ServerSettings) -> Any:
     logging.getLogger("monailabel").setLevel(logging.ERROR)
 
     from monailabel.app import app as stock
+    from monailabel.config import settings as stock_settings
     from monailabel.datastore import dicom as stock_store
     from monailabel.endpoints import infer as stock_infer
     from monailabel.endpoints import proxy as stock_proxy
@@ -88,6 +90,7 @@ def make_server(settings: ServerSettings) -> Any:
     from monai_sa2va.label.dicomweb import with_limit
     from monai_sa2va.label.endpoints import make_router
     from monai_sa2va.label.middleware import Guard
+    from monai_sa2va.label.origins import Origins
 
     # where the stock conversion would call a tool of its own
     stock_store.nifti_to_dicom_seg = stock_infer.nifti_to_dicom_seg = label_to_dicom_seg
@@ -97,7 +100,18 @@ def make_server(settings: ServerSettings) -> Any:
     if not getattr(stock.state, "has_sa2va", False):
         stock.include_router(make_router(app_instance))
         stock.state.has_sa2va = True
-    return Guard(stock, app_instance, settings.max_upload)
+    origins = Origins(stock_settings.MONAI_LABEL_CORS_ORIGINS, is_local(settings.host))
+    return Guard(stock, app_instance, settings.max_upload, origins)
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches what listens at a host."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _configure(settings: ServerSettings, app_dir: Path) -> None:

@@ -32,7 +32,7 @@ from monai_sa2va.label.adapter_store import AdapterStore
 from monai_sa2va.label.options import RequestError, whole_number
 from monai_sa2va.label.submitted import collect, write_datalist
 
-__all__ = ["TRAIN_OPTIONS", "Learning", "command"]
+__all__ = ["TRAIN_OPTIONS", "Learning", "check_options", "command"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Learning(TrainTask):
         """
         if self.adapter is not None:
             raise ConfigError("the server was started with --adapter; merge it (monai-sa2va merge) to learn on top")
-        chosen = _options(request)
+        chosen = check_options(request)
         submitted = collect(datastore, self.labels)
         began, folder = time.monotonic(), self.store.new_folder()
         try:
@@ -177,7 +177,15 @@ def command(
     return line
 
 
-def _options(request: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a training, with the default of each that a request leaves out.
+
+    Args:
+        request: values for :data:`TRAIN_OPTIONS`; what else it holds is left alone.
+
+    Raises:
+        RequestError: when one can't be used.
+    """
     merged = {**TRAIN_OPTIONS, **{key: request[key] for key in TRAIN_OPTIONS if key in request}}
     chosen: dict[str, Any] = {}
     for key, (least, most) in _RANGES.items():

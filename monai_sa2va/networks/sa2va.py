@@ -270,16 +270,6 @@ class Sa2VA(nn.Module):
         index = index._replace(frame=index.frame % n_frames)
         return objects, self.grounding_encoder.decode(encoding.maps, embeddings, index)
 
-    def draw(self, encoding: ImageEncoding, embeddings: torch.Tensor) -> GroundingOutput:
-        """Draw objects in one encoded image.
-
-        Args:
-            encoding: of one frame, from :meth:`encode_image`.
-            embeddings: (M, C), from :meth:`language_embeddings`.
-        """
-        index = ObjectIndex.build([len(embeddings)], [1], embeddings.device)
-        return self.grounding_encoder.decode(encoding.maps, embeddings, index)
-
     def language_embeddings(self, tokens: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """What several prompts about one picture, each with its answer, tell SAM2.
 

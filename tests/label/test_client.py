@@ -172,6 +172,24 @@ def test_a_name_in_params_is_never_opened(client: Any, studies: Path, truth: Tru
     assert list(told["label_names"]) == [str(studies / "junk.nii.gz")]
 
 
+def test_a_click_corrects_what_the_sentence_drew(client: Any, truth: Truth, dice: Dice) -> None:
+    drawn = _values(client.infer("sa2va_text", "ct", {"text": "Segment the vessels."})[0]) > 0
+    wrong = (drawn ^ truth("vessels")).sum((0, 1))
+    z = int(wrong.argmax())
+    missed = np.argwhere(truth("vessels")[..., z] & ~drawn[..., z])
+    i, j = map(int, missed[len(missed) // 2])
+    params = {"text": "Segment the vessels.", "foreground": [[i, j, z]], "background": []}
+    alone = _values(client.infer("sa2va_click", "ct", {**params, "reach": 0})[0]) > 0
+    # the clicked slice, and it alone
+    assert np.flatnonzero((alone ^ drawn).any((0, 1))).tolist() == [z]
+    assert dice(alone, truth("vessels")) > dice(drawn, truth("vessels"))
+    # whatever overlaps is left alone, as text, too, as clients without number fields send it
+    none = _values(client.infer("sa2va_click", "ct", {**params, "agreement": "0"})[0]) > 0
+    np.testing.assert_array_equal(none, alone)
+    carried = _values(client.infer("sa2va_click", "ct", params)[0]) > 0
+    assert dice(carried, truth("vessels")) > dice(drawn, truth("vessels"))
+
+
 def test_undo_is_a_point_less(client: Any, truth: Truth) -> None:
     first = {"foreground": [_inside(truth("spine"))], "mode": "slice"}
     one = _values(client.infer("sa2va_click", "ct", dict(first))[0])

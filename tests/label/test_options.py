@@ -23,7 +23,9 @@ from monai_sa2va.label.options import (
     choice,
     flag,
     merge,
+    reach_of,
     sentence,
+    share,
     whole_number,
     window_of,
 )
@@ -79,3 +81,22 @@ def test_sentences() -> None:
     for odd in ("", 3, "x" * 3000):
         with pytest.raises(PromptError):
             sentence({"text": odd}, needed=True)
+
+
+@pytest.mark.parametrize(("sent", "told"), [(0.5, 0.5), ("0.25", 0.25), (1, 1.0), (0, 0.0)])
+def test_shares(sent: Any, told: float) -> None:
+    assert share({"agreement": sent}, "agreement") == told
+
+
+@pytest.mark.parametrize("sent", [-0.1, 1.1, "x", None, True, [], float("nan"), "inf"])
+def test_what_is_no_share_is_refused(sent: Any) -> None:
+    with pytest.raises(RequestError, match="from 0 to 1"):
+        share({"agreement": sent}, "agreement")
+
+
+def test_how_far_a_correction_goes() -> None:
+    assert reach_of(merge(CLICK_OPTIONS, {})) is None
+    assert reach_of({"reach": "3"}) == 3
+    assert reach_of({"reach": 0}) == 0
+    with pytest.raises(RequestError, match="or -1"):
+        reach_of({"reach": -2})

@@ -64,6 +64,8 @@ def odd_requests(secret: str) -> st.SearchStrategy[dict[str, Any]]:
                 "background",
                 "roi",
                 "label",
+                "agreement",
+                "reach",
                 "image",
                 "model",
             ),
@@ -115,6 +117,12 @@ def odd_requests(secret: str) -> st.SearchStrategy[dict[str, Any]]:
             st.sampled_from(["nope", "..", "gpu", "?all=x", "?run_sync=maybe", "%00", "a/b/c"]),
         ),
     )
+    own = st.builds(
+        lambda place, rest: f"/{place}{rest}",
+        st.sampled_from(["health", "sa2va/adapters", "sa2va/rollback", "sa2va", "sa2va/nope"]),
+        st.sampled_from(["", "/", "?number=-1", "?to=..", "/..", "/1", "%00", "?a=%ff", ";x"]),
+    )
+    paths = st.one_of(paths, own)
     kinds = st.sampled_from(["form", "file", "json", "raw", "none"])
     methods = st.sampled_from(["GET", "POST", "POST", "POST", "PUT", "HEAD", "OPTIONS", "PATCH"])
     return st.fixed_dictionaries(

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from monai_sa2va.cli.main import DISCLAIMER, app
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.label.repair import repair_pydicom
-from monai_sa2va.label.serve import check_port, check_studies, is_local, serve, steps
-from monai_sa2va.label.server import APP_MAIN, ServerSettings
+from monai_sa2va.label.serve import check_port, check_studies, serve, steps
+from monai_sa2va.label.server import APP_MAIN, ServerSettings, is_local
 
 SETTINGS = ServerSettings(studies="http://127.0.0.1:8042/dicom-web", state=Path("state"))
 
