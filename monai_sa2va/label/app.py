@@ -79,8 +79,8 @@ class Sa2VALabelApp(MONAILabelApp):
         odd = sorted(conf.keys() - {*_SETTINGS, *_OTHERS})
         if odd:
             raise ConfigError(f"conf has {odd[0]!r}; known: {', '.join((*_SETTINGS, *_OTHERS))}")
-        named = [name.strip() for name in conf.get("labels", "").split(",") if name.strip()]
-        self.label_list = list(dict.fromkeys([*named, *DEFAULT_LABELS]))
+        self.named = [name.strip() for name in conf.get("labels", "").split(",") if name.strip()]
+        self.label_list = list(dict.fromkeys([*self.named, *DEFAULT_LABELS]))
         self.given: dict[str, Any] = {key: conf.get(key) for key in _SETTINGS}
         kept = conf.get("cache_mib", "1024")
         if not kept.isdecimal():
@@ -102,7 +102,7 @@ class Sa2VALabelApp(MONAILabelApp):
         """The tasks by name."""
         return {
             "sa2va_text": TextTask(self.model, self.label_list),
-            "sa2va_click": ClickTask(self.model, self.label_list),
+            "sa2va_click": ClickTask(self.model, self.label_list, self.named),
         }
 
     def init_trainers(self) -> dict[str, Learning]:

@@ -48,15 +48,17 @@ class ClickTask(Sa2VAInferTask):
     Args:
         model: the server's.
         labels: names that clients show.
+        named: those of them that a segment is asked for by.
     """
 
-    def __init__(self, model: ServedModel, labels: Sequence[str]) -> None:
+    def __init__(self, model: ServedModel, labels: Sequence[str], named: Sequence[str] = ()) -> None:
         description = "Click on the object and beside it; the option 'text' may name it, too"
         super().__init__(model, labels, InferType.DEEPGROW, description, CLICK_OPTIONS)
+        self.named = list(named)
 
     def segment(self, segmenter: Segmenter, source: SourceImage, request: Mapping[str, Any]) -> Segmentation:
         """Draw the object where it is shown, and in the other slices of a volume what follows from that."""
-        text = sentence(request, needed=False)
+        text = sentence(request, needed=False) or self._of_segment(request)
         alone = choice(request, "mode", self.options) == "slice"
         volume = source.pixels.ndim == 4
         geometry = segmenter.reader.geometry(source)
@@ -79,6 +81,11 @@ class ClickTask(Sa2VAInferTask):
         if not LABEL_UPLOADED.get() and isinstance(name, str) and name.strip() and found.labels == [OBJECT_NAME]:
             found.labels[:] = [name.strip()[:200]]
         return found
+
+    def _of_segment(self, request: Mapping[str, Any]) -> str | None:
+        """A sentence for the segment that 3D Slicer says its user is at, where the server was started with its name."""
+        name = request.get("label")
+        return f"Segment the {name}." if not LABEL_UPLOADED.get() and name in self.named else None
 
     def labels_for(self, found: Segmentation, request: Mapping[str, Any]) -> Sequence[str]:
         """One object has the value 1, whatever its name: clients put it where they clicked."""

@@ -78,7 +78,7 @@ def server(studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before = dict(os.environ)
     from monai_sa2va.label.server import ServerSettings, make_server
 
-    settings = ServerSettings(str(studies), tmp_path_factory.mktemp("state"), conf={"device": "cpu"})
+    settings = ServerSettings(str(studies), tmp_path_factory.mktemp("state"), conf={"device": "cpu", "labels": "spine"})
     yield make_server(settings)
     os.environ.clear()
     os.environ.update(before)

@@ -130,6 +130,16 @@ def test_a_click_gives_the_object_that_was_clicked(client: Any, truth: Truth, di
     assert dice(_values(file) == 1, truth("spine")) > 0.9
 
 
+def test_the_name_of_a_known_segment_is_its_sentence(client: Any, truth: Truth) -> None:
+    click = {"foreground": [_inside(truth("spine"))], "background": []}
+    named, told = client.infer("sa2va_click", "ct", {**click, "label": "spine"})
+    typed, _ = client.infer("sa2va_click", "ct", {**click, "text": "Segment the spine."})
+    alone, _ = client.infer("sa2va_click", "ct", {**click, "label": "my spine"})
+    assert told["label_names"] == {"spine": 1}
+    np.testing.assert_array_equal(_values(named), _values(typed))
+    assert (_values(named) != _values(alone)).any()
+
+
 def test_a_click_on_a_turned_image_is_where_it_was_clicked(client: Any, truth: Truth) -> None:
     i, j, k = _inside(truth("spine"))
     params = {"mode": "slice", "text": "Segment the spine."}
