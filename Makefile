@@ -49,9 +49,9 @@ $(LINKED): $(INSTALLED)
 install: $(LINKED) ## Make the environment (.venv)
 
 # Programs of others that tests ask about what is written; without them those tests are skipped, and say so.
-JUDGES := dicom3tools orthanc orthanc-dicomweb plastimatch
+JUDGES := dicom3tools orthanc orthanc-dicomweb plastimatch chromium curl
 
-judges: ## Install what judges the DICOM that is written (apt-get: Debian, Ubuntu; root)
+judges: ## Install what judges the DICOM that is written, and a browser (apt-get: Debian, Ubuntu; root)
 	@command -v apt-get >/dev/null || { echo "error: no apt-get; install $(JUDGES) as your system does" >&2; exit 1; }
 	@test "$$(id -u)" = 0 || { echo "error: apt-get needs root: sudo make judges" >&2; exit 1; }
 	apt-get update -qq
