@@ -16,9 +16,9 @@
 
 Prints one line of JSON: medians in seconds (of processor time on a CPU) over ``--repeats`` fresh phantoms, their ratios
 to the first request on the same image, the mean Dice after each request, and the bytes of the cache. Each click lies
-where the mask before it is most wrong, and each request brings all clicks so far, as the stock clients do. A preset other
-than the shipped weights has random ones: its times count, its masks don't, and no correction ends by itself: without
-``--reach`` its clicks take as long as any could.
+where the mask before it is most wrong, and each request brings all clicks so far, as the stock clients do. A preset
+other than the shipped weights has random ones: its times count, its masks don't, and no correction ends by itself:
+without ``--reach`` its clicks take as long as any could.
 """
 
 from __future__ import annotations
