@@ -216,8 +216,8 @@ def test_points(image: str, run: Run, ask: Ask, studies_here: Path, ras: Any, sp
         ([on], [beside]),
         ([on], []),
     ]
-    once = ask("sa2va_click", image, foreground=[on], background=[], mode="slice") == 1
-    twice = ask("sa2va_click", image, foreground=[on], background=[beside], mode="slice") == 1
+    once = ask("sa2va_click", image, label="spine", foreground=[on], background=[], mode="slice") == 1
+    twice = ask("sa2va_click", image, label="spine", foreground=[on], background=[beside], mode="slice") == 1
     assert dice(once[..., on[2]], spine(image)[..., on[2]]) > 0.9
     for step, expected in ((2, once), (3, twice), (4, once)):
         np.testing.assert_array_equal(shown[step]["spine"], expected)
@@ -237,7 +237,7 @@ def test_a_region(image: str, run: Run, ask: Ask, studies_here: Path, ras: Any, 
     assert (sent[0] > sent[1]) is (image == "ct")
     roi = [n for pair in zip(first, last, strict=True) for n in pair]
     assert shown[1]["spine"].any()
-    np.testing.assert_array_equal(shown[1]["spine"], ask("sa2va_click", image, roi=roi) == 1)
+    np.testing.assert_array_equal(shown[1]["spine"], ask("sa2va_click", image, label="spine", roi=roi) == 1)
 
 
 def test_a_volume_of_ones_own(run: Run, ask: Ask, studies_here: Path) -> None:
