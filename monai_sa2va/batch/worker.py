@@ -33,6 +33,7 @@ from monai_sa2va.dicom.findings import DicomError, Severity
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.engines.termination import hold
 from monai_sa2va.errors import Sa2VAError
+from monai_sa2va.inferers.volume import CONTEXTS, check_windows
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.writers.masks import DEFAULT_FORMATS
@@ -96,9 +97,15 @@ class Worker:
     Args:
         segmenter: with its weights.
         options: of the batch.
+
+    Raises:
+        ConfigError: when the two contradict each other, which every volume of the batch would fail by.
     """
 
     def __init__(self, segmenter: Segmenter, options: Options) -> None:
+        if options.mode == "segment":
+            propagated = options.context if options.context in CONTEXTS else None
+            check_windows(segmenter.inferer, segmenter.volume_inferer.volume, propagated)
         self.segmenter, self.options = segmenter, options
 
     @cached_property
