@@ -19,12 +19,9 @@ from pathlib import Path
 
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import DataError
-from monai_sa2va.verify.folder import Verdict, verify_folder
+from monai_sa2va.verify.folder import TOLERANCE_MM, Verdict, verify_folder
 
 __all__ = ["TOLERANCE_MM", "find_results", "verify_results"]
-
-TOLERANCE_MM = 0.05
-"""How far corners may be off by default: slices of an even volume may be off its matrix by a hundredth of a step."""
 
 
 def find_results(output: Path) -> list[Path]:
@@ -46,14 +43,15 @@ def find_results(output: Path) -> list[Path]:
     return reports
 
 
-def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: float = TOLERANCE_MM) -> Iterator[Verdict]:
+def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: float | None = None) -> Iterator[Verdict]:
     """Check every folder of a run.
 
     Args:
         output: of the run.
         sources: folders, zips or files in which the sources are looked for by their UIDs; none compares the results
             with each other and with their reports only.
-        tolerance_mm: how far corners may be from their place.
+        tolerance_mm: how far corners may be from their place; ``None`` for :data:`TOLERANCE_MM`, and in NIfTI and
+            NRRD a hundredth of a step where that is more.
 
     Yields:
         What was found in each.
