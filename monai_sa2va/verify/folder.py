@@ -24,7 +24,7 @@ import numpy as np
 
 from monai_sa2va.dicom.geometry import EVEN_SHARE
 from monai_sa2va.dicom.series import DicomSeries
-from monai_sa2va.errors import DataError
+from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.verify.planes import Planes, corner_error, step_mm
 from monai_sa2va.verify.read import read_nifti, read_nrrd, read_rtstruct, read_seg
 from monai_sa2va.writers.provenance import file_hash, frame_name
@@ -71,6 +71,9 @@ def verify_folder(
         name: what it is called.
         tolerance_mm: how far corners may be apart; ``None`` for :data:`TOLERANCE_MM` and what it says.
         source_of: gives a series by its UID and part; ``None`` where sources aren't looked at.
+
+    Raises:
+        ConfigError: when pydicom isn't installed and a result is DICOM.
     """
     verdict = Verdict(name)
     try:
@@ -85,6 +88,9 @@ def verify_folder(
                     _check_count(item, _of_files(folder, item), verdict)
     except DataError as error:
         verdict.problems.append(str(error).removeprefix(f"[{error.code}] "))
+    # what isn't installed is no fault of the results
+    except ConfigError:
+        raise
     # a file that was changed by hand may break any reader
     except Exception as error:
         verdict.problems.append(f"a file can't be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}")

@@ -58,7 +58,7 @@ def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: flo
 
     Raises:
         DataError: when there are no results, or a source folder is missing.
-        ConfigError: when pydicom isn't installed and sources are given.
+        ConfigError: when pydicom isn't installed and sources are given, or a result is DICOM.
     """
     folders = find_results(output)
     source_of = _finder(sources) if sources else None

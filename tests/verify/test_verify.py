@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ import made
 import pydicom
 from segmented import find, segmentation, some_masks
 
-from monai_sa2va.errors import DataError
+from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.verify.run import verify_results
 from monai_sa2va.writers.provenance import file_hash
 from monai_sa2va.writers.results import write_results
@@ -90,6 +91,16 @@ def test_a_tolerance_that_is_asked_for_holds_for_all_formats(tmp_path: Path) -> 
     assert [problem.split(" is ")[0] for problem in verdict.problems] == [
         f"{label}: a corner of the {kind}" for label in ("liver", "left kidney") for kind in ("NIfTI", "NRRD")
     ]
+
+
+def test_a_missing_pydicom_is_no_fault_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output = write(tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "pydicom" else found(name, *more)
+    )
+    with pytest.raises(ConfigError, match=r"needs pydicom; install monai-sa2va\[dicom\]"):
+        list(verify_results(output))
 
 
 def _move(image: Path) -> None:
