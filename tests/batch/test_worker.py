@@ -23,9 +23,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import made
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from trees import small
