@@ -26,7 +26,7 @@ from monai_sa2va.batch.ray_workers import Recipe, ray_workers
 from monai_sa2va.batch.run import check_output, outcomes_here, prepare_output, run_batch
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
-from monai_sa2va.batch.worker import Options, Worker
+from monai_sa2va.batch.worker import Options, Worker, need_writers
 from monai_sa2va.inferers.image import check_mode
 from monai_sa2va.inferers.volume import check_context, check_volume_mode
 from monai_sa2va.writers.masks import check_formats
@@ -96,7 +96,9 @@ class Command:
             include_patient=include_patient,
         )
         jobs = plan_jobs(inputs, prompts, where=where, rules=rules, output_dir=output)
-        return cls(jobs if part is None else part.pick(jobs), options, Recipe(**network), part)
+        mine = jobs if part is None else part.pick(jobs)
+        need_writers(mine, options.formats)
+        return cls(mine, options, Recipe(**network), part)
 
     def run(
         self,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,13 +33,14 @@ from monai_sa2va.dicom.findings import DicomError, Severity
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.engines.termination import hold
 from monai_sa2va.errors import Sa2VAError
+from monai_sa2va.inferers.volume import CONTEXTS, check_windows
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import as_window
-from monai_sa2va.writers.masks import DEFAULT_FORMATS
+from monai_sa2va.writers.masks import DEFAULT_FORMATS, check_formats
 from monai_sa2va.writers.results import explain_failure, write_results
 from monai_sa2va.writers.whole_folder import changed_results, earlier_report, mend_folder, remove_results
 
-__all__ = ["Opened", "Options", "Worker", "formats_for"]
+__all__ = ["Opened", "Options", "Worker", "formats_for", "need_writers"]
 
 _log = logging.getLogger(__name__)
 _OF_SERIES = ("dicom-seg", "rtstruct")
@@ -96,9 +97,15 @@ class Worker:
     Args:
         segmenter: with its weights.
         options: of the batch.
+
+    Raises:
+        ConfigError: when the two contradict each other, which every volume of the batch would fail by.
     """
 
     def __init__(self, segmenter: Segmenter, options: Options) -> None:
+        if options.mode == "segment":
+            propagated = options.context if options.context in CONTEXTS else None
+            check_windows(segmenter.inferer, segmenter.volume_inferer.volume, propagated)
         self.segmenter, self.options = segmenter, options
 
     @cached_property
@@ -270,6 +277,21 @@ def formats_for(source: Path | DicomSeries | None, asked: Sequence[str] | None) 
     if isinstance(source, DicomSeries):
         return tuple(asked or ("dicom-seg", "nifti"))
     return tuple(item for item in asked or DEFAULT_FORMATS if item not in _OF_SERIES) or tuple(asked or ())
+
+
+def need_writers(jobs: Iterable[Job], asked: Sequence[str] | None) -> None:
+    """Refuse formats that nothing here writes before anything is segmented for them.
+
+    Args:
+        jobs: what is to be done.
+        asked: as for :func:`formats_for`.
+
+    Raises:
+        ConfigError: naming what to install.
+    """
+    series = (job.source for job in jobs if job.verdict is None and isinstance(job.source, DicomSeries))
+    if (first := next(series, None)) is not None:
+        check_formats(formats_for(first, asked))
 
 
 def _done_earlier(job: Job, report: Mapping[str, Any]) -> Outcome:

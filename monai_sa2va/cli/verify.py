@@ -34,19 +34,23 @@ def verify(
     ] = None,
     tolerance: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(metavar="MM", min=0, help="How far a corner may be from its place. [default: 0.05]"),
+        typer.Option(
+            metavar="MM",
+            min=0,
+            help="How far a corner may be from its place. [default: 0.05, and in NIfTI and NRRD a hundredth of a step "
+            "where that is more]",
+        ),
     ] = None,
 ) -> None:
     """Check positions, orientation, spacing, frame of reference, voxels and hashes of results; merge shards' tables.
 
     Needs no model. Exit codes: 0 all is right, 1 something differs, 2 there is nothing to verify.
     """
-    from monai_sa2va.verify.run import TOLERANCE_MM, verify_results
+    from monai_sa2va.verify.run import verify_results
     from monai_sa2va.verify.shards import merge_tables
 
-    allowed = TOLERANCE_MM if tolerance is None else tolerance
     verdicts = []
-    for verdict in verify_results(output, source or [], allowed):
+    for verdict in verify_results(output, source or [], tolerance):
         verdicts.append(verdict)
         for problem in verdict.problems:
             typer.echo(f"{verdict.folder}: {problem}", err=True)

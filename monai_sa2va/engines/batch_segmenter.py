@@ -31,7 +31,7 @@ from monai_sa2va.batch.read_ahead import read_ahead
 from monai_sa2va.batch.run import check_output, prepare_output, stop_where_full
 from monai_sa2va.batch.shards import Shard
 from monai_sa2va.batch.tables import Tables
-from monai_sa2va.batch.worker import Opened, Options, Worker
+from monai_sa2va.batch.worker import Opened, Options, Worker, need_writers
 from monai_sa2va.engines.termination import finishing, release
 from monai_sa2va.errors import DataError
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
@@ -136,11 +136,13 @@ class BatchSegmenter(Evaluator):
 
         Raises:
             DataError: when no image could be segmented, or the loader gives no paths.
+            ConfigError: when a format needs what isn't installed.
             OutputError: when the folder or tables can't be written, another run is at it, or the disk is full.
         """
         entries = (entry for batch in self._loader for entry in (batch if isinstance(batch, list) else _apart(batch)))
         jobs = list(jobs_of_entries(entries, self.prompts))
         mine = jobs if self.shard is None else self.shard.pick(jobs)
+        need_writers(mine, self.options.formats)
         worker = Worker(self.segmenter, self.options)
         self.tables = Tables(self.options.output_dir, self.shard, {"device": str(self.segmenter.device)})
         self.data_loader, self.state.epoch_length = _Opening(mine, worker), len(mine)

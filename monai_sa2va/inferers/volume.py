@@ -30,7 +30,7 @@ from monai_sa2va.inferers.sweep import Run, Sweep
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.sa2va import Sa2VA
 
-__all__ = ["CONTEXTS", "VOLUME_MODES", "VolumeInferer", "check_context", "check_volume_mode"]
+__all__ = ["CONTEXTS", "VOLUME_MODES", "VolumeInferer", "check_context", "check_volume_mode", "check_windows"]
 
 VOLUME_MODES = ("auto", "slices", "propagate")
 """How a volume is gone through: each slice asked by itself, or drawn from the slices that show an object best; auto
@@ -136,8 +136,7 @@ class VolumeInferer(Inferer):
         ask = SliceAsker(inputs, network, inferer, check_prompts(prompts), check_mode(mode), known)
         if chosen != "propagate" or len(inputs) == 1:
             return ask_everywhere(ask, progress)
-        if inferer.windows is not None:
-            raise ConfigError("volume is 'propagate', which sees slices whole; leave out roi_size, or give 'slices'")
+        check_windows(inferer, chosen)
         results = SliceResults(len(inputs), progress)
         with evaluating(network), torch.inference_mode(), inferer.autocast(network.device):
             sweep = Sweep(ask, results, inferer.presence.decision_of(network))
@@ -188,6 +187,21 @@ def check_context(context: str | None, volume: str | None = None) -> str | None:
     if context is not None and (volume == "slices" or (context == FIRST_FRAMES and volume == "propagate")):
         raise ConfigError(f"context is {context!r}, which volume {volume!r} has no use for; leave one of them out")
     return context
+
+
+def check_windows(inferer: ImageInferer, volume: str, context: str | None = None) -> None:
+    """Whether slices can be gone through so where each is drawn in windows.
+
+    Args:
+        inferer: applies the network to one slice.
+        volume: how the slices are gone through.
+        context: which of them the language model sees; with one, objects are propagated.
+
+    Raises:
+        ConfigError: when they can't.
+    """
+    if inferer.windows is not None and (volume == "propagate" or context is not None):
+        raise ConfigError("volume is 'propagate', which sees slices whole; leave out roi_size, or give 'slices'")
 
 
 def _check_own_context(context: str) -> str:

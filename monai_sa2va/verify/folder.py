@@ -22,15 +22,21 @@ from typing import Any
 
 import numpy as np
 
+from monai_sa2va.dicom.geometry import EVEN_SHARE
 from monai_sa2va.dicom.series import DicomSeries
-from monai_sa2va.errors import DataError
-from monai_sa2va.verify.planes import Planes, corner_error
+from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.verify.planes import Planes, corner_error, step_mm
 from monai_sa2va.verify.read import read_nifti, read_nrrd, read_rtstruct, read_seg
 from monai_sa2va.writers.provenance import file_hash, frame_name
 from monai_sa2va.writers.runs import frame_matrix
 from monai_sa2va.writers.seg_frames import is_placed
 
-__all__ = ["Verdict", "verify_folder"]
+__all__ = ["TOLERANCE_MM", "Verdict", "verify_folder"]
+
+TOLERANCE_MM = 0.05
+"""How far corners may be off by default. Of NIfTI and NRRD it is a hundredth of a step where that is more: slices of an
+even volume may be that far off the one matrix that places them there."""
+_ONE_MATRIX = ("NIfTI", "NRRD")
 
 
 @dataclass
@@ -55,7 +61,7 @@ class Verdict:
 def verify_folder(
     folder: Path,
     name: str,
-    tolerance_mm: float,
+    tolerance_mm: float | None,
     source_of: Callable[[str, int], DicomSeries | None] | None = None,
 ) -> Verdict:
     """Check one folder.
@@ -63,8 +69,11 @@ def verify_folder(
     Args:
         folder: that has a ``report.json``.
         name: what it is called.
-        tolerance_mm: how far corners may be apart.
+        tolerance_mm: how far corners may be apart; ``None`` for :data:`TOLERANCE_MM` and what it says.
         source_of: gives a series by its UID and part; ``None`` where sources aren't looked at.
+
+    Raises:
+        ConfigError: when pydicom isn't installed and a result is DICOM.
     """
     verdict = Verdict(name)
     try:
@@ -79,6 +88,9 @@ def verify_folder(
                     _check_count(item, _of_files(folder, item), verdict)
     except DataError as error:
         verdict.problems.append(str(error).removeprefix(f"[{error.code}] "))
+    # what isn't installed is no fault of the results
+    except ConfigError:
+        raise
     # a file that was changed by hand may break any reader
     except Exception as error:
         verdict.problems.append(f"a file can't be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
@@ -100,7 +112,7 @@ def _check_series(
     folder: Path,
     report: Mapping[str, Any],
     verdict: Verdict,
-    tolerance_mm: float,
+    tolerance_mm: float | None,
     source_of: Callable[[str, int], DicomSeries | None] | None,
 ) -> None:
     told = report["series"]
@@ -153,7 +165,7 @@ def _check_places(
     reference: Mapping[int, np.ndarray],
     shape: tuple[int, int],
     frame_of_reference: str | None,
-    tolerance_mm: float,
+    tolerance_mm: float | None,
     verdict: Verdict,
 ) -> None:
     for planes in found:
@@ -168,8 +180,15 @@ def _check_places(
         if error is None:
             continue
         verdict.corner_mm = max(error, verdict.corner_mm or 0.0)
-        if error > tolerance_mm:
+        if error > (_allowed(planes) if tolerance_mm is None else tolerance_mm):
             verdict.problems.append(f"{label}: a corner of the {planes.kind} is {error:.4g} mm off its place")
+
+
+def _allowed(planes: Planes) -> float:
+    """The default tolerance: as wide as the one by which slices were taken for even, where a matrix made them so."""
+    if planes.kind not in _ONE_MATRIX:
+        return TOLERANCE_MM
+    return max(TOLERANCE_MM, *(EVEN_SHARE * step_mm(place) for place in planes.places.values()))
 
 
 def _check_count(item: Mapping[str, Any], found: list[Planes], verdict: Verdict) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Planes", "corner_error", "corners", "matrix_of"]
+__all__ = ["Planes", "corner_error", "corners", "matrix_of", "step_mm"]
 
 
 @dataclass(eq=False)
@@ -87,3 +87,9 @@ def corner_error(
         np.linalg.norm(corners(places[z], shape) - corners(reference[z], shape), axis=1).max() for z in sorted(both)
     ]
     return float(max(errors)) if errors else None
+
+
+def step_mm(matrix: np.ndarray) -> float:
+    """How far the next plane is across this one, whatever shear there is."""
+    across = np.cross(matrix[:3, 0], matrix[:3, 1])
+    return abs(float(matrix[:3, 2] @ across)) / float(np.linalg.norm(across))

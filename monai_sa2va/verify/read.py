@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_sa2va.dicom.scan import require_pydicom
 from monai_sa2va.errors import DataError
 from monai_sa2va.verify.planes import Planes, matrix_of
 from monai_sa2va.writers.contours import fill_contours
@@ -149,6 +150,7 @@ def _join(kind: str, parts: Sequence[tuple[np.ndarray, np.ndarray | None, bool]]
 
 
 def _read(path: Path) -> Any:
+    require_pydicom()
     import pydicom
 
     try:

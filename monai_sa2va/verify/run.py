@@ -19,13 +19,10 @@ from pathlib import Path
 
 from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import DataError
-from monai_sa2va.verify.folder import Verdict, verify_folder
+from monai_sa2va.verify.folder import TOLERANCE_MM, Verdict, verify_folder
 from monai_sa2va.verify.lone_seg import find_segs, verify_seg
 
 __all__ = ["TOLERANCE_MM", "find_results", "verify_results"]
-
-TOLERANCE_MM = 0.05
-"""How far corners may be off by default: slices of an even volume may be off its matrix by a hundredth of a step."""
 
 
 def find_results(output: Path) -> list[Path]:
@@ -42,28 +39,29 @@ def find_results(output: Path) -> list[Path]:
     return reports
 
 
-def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: float = TOLERANCE_MM) -> Iterator[Verdict]:
+def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: float | None = None) -> Iterator[Verdict]:
     """Check every folder of a run, or DICOM SEGs that are without a report.
 
     Args:
         output: of the run; or a folder without any report, or a file: SEGs as a server hands them back.
         sources: folders, zips or files in which the sources are looked for by their UIDs; none compares the results
             with each other and with their reports only.
-        tolerance_mm: how far corners may be from their place.
+        tolerance_mm: how far corners may be from their place; ``None`` for :data:`TOLERANCE_MM`, and in NIfTI and
+            NRRD a hundredth of a step where that is more.
 
     Yields:
         What was found in each.
 
     Raises:
         DataError: when there are no results, a source folder is missing, or there are SEGs alone and no sources.
-        ConfigError: when pydicom isn't installed and sources are given.
+        ConfigError: when pydicom isn't installed and sources are given, or a result is DICOM.
     """
     segs = [] if _reports(output) else find_segs(output)
     if segs:
         if not sources:
             raise DataError(f"the folder {output.name!r} has a SEG and no report.json; give its series with --source")
-        found = _scan(sources)
-        yield from (verify_seg(path, found, tolerance_mm) for path in segs)
+        found, tolerance = _scan(sources), TOLERANCE_MM if tolerance_mm is None else tolerance_mm
+        yield from (verify_seg(path, found, tolerance) for path in segs)
         return
     folders = find_results(output)
     source_of = _finder(sources) if sources else None

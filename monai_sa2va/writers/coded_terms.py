@@ -194,6 +194,8 @@ _SAME = {
 }
 _PLURALS = {"vertebrae": "vertebra", "arteries": "artery", "ovaries": "ovary", "biopsies": "biopsy", "masses": "mass"}
 _SIDES = {"left": "Left", "right": "Right", "bilateral": "Bilateral"}
+# names of one structure alone that are another one's part as well: the brain has ventricles, the kidney a pelvis
+_ONLY_IN = {"left ventricle": "heart", "right ventricle": "heart", "pelvis": "body"}
 _INSIDE = re.compile(r" (?:of|in|within|inside) ")
 _ARTICLES = re.compile(r"\b(?:the|a|an|all|any|both)\b")
 _VESSELS = ("blood vessel", "artery", "vein")
@@ -229,7 +231,7 @@ def code_phrase(phrase: str) -> CodedTerm:
     side, head, place = _parts(phrase)
     where = STRUCTURES.get(place) or PLACES.get(place)
     fallback = CodedTerm(codes.SCT.SpatialAndRelationalConcept, codes.DCM.RegionInSpace, known=False)
-    if place and where is None:
+    if place and (where is None or _ONLY_IN.get(head, place) != place):
         return fallback
     modifier = None if side is None else getattr(codes.SCT, side)
     anatomy = None if where is None else getattr(codes.SCT, where)
@@ -250,14 +252,9 @@ def _parts(phrase: str) -> tuple[str | None, str, str]:
     text = " ".join(_ARTICLES.sub(" ", phrase.casefold()).replace("-", " ").split()).strip(" .")
     head, *rest = _INSIDE.split(f" {text} ".replace("  ", " ").strip(), maxsplit=1)
     place = rest[0] if rest else ""
-    if (plain := _plain(head)) not in STRUCTURES:
-        # "left atrium" is a structure, "left kidney" a side and one
-        head, first = _without_side(head)
-        place, second = _without_side(place)
-        side, plain = first or second, _plain(head)
-    else:
-        place, side = _without_side(place)
-    place = _plain(place)
+    head, first = _without_side(head)
+    place, second = _without_side(place)
+    side, plain, place = first or second, _plain(head), _plain(place)
     if not place and plain not in STRUCTURES and plain not in FINDINGS:
         for named in (*FINDINGS, *_VESSELS, *(synonym for synonym in _SAME)):
             before = _singular(head).removesuffix(f" {named}")
@@ -271,6 +268,9 @@ def _parts(phrase: str) -> tuple[str | None, str, str]:
 
 def _without_side(text: str) -> tuple[str, str | None]:
     first, _, rest = text.partition(" ")
+    if _plain(text) in STRUCTURES:
+        # "left atrium" is a structure, "left kidney" a side and one
+        return text, None
     return (rest, _SIDES[first]) if first in _SIDES and rest else (text, None)
 
 

@@ -23,6 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 from trees import BROKEN, results, tree
 
 Rows = Callable[[Path], list[dict[str, str]]]

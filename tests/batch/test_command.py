@@ -20,8 +20,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import made
 import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
+import made
 from trees import small, tree
 from typer.testing import CliRunner, Result
 

@@ -18,10 +18,13 @@ import logging
 import shutil
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import made
 import nibabel
 import numpy as np
-import pytest
 from trees import small
 
 from monai_sa2va.batch.job import Job, Status

@@ -21,6 +21,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 from trees import tree
 
 # runs the command line, and signals itself when the second result has just got its name

@@ -16,8 +16,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import made
 import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
+import made
 from trees import small
 
 from monai_sa2va.batch.where import Attributes, Where

@@ -17,21 +17,28 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import made
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from trees import small
 
 from monai_sa2va.batch.job import Job, Outcome, Status
 from monai_sa2va.batch.plan import plan_jobs
-from monai_sa2va.batch.worker import Options, Worker, formats_for
+from monai_sa2va.batch.worker import Options, Worker, formats_for, need_writers
+from monai_sa2va.errors import ConfigError
+from monai_sa2va.inferers.image import ImageInferer
+from monai_sa2va.inferers.volume import VolumeInferer
 from monai_sa2va.predictor import Segmentation, Segmenter
 
 
@@ -47,6 +54,29 @@ def job(pictures: Path) -> Job:
 @pytest.fixture
 def worker(segmenter: Segmenter, tmp_path: Path) -> Worker:
     return Worker(segmenter, Options(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("volume", "context"), [("propagate", None), ("auto", "sweep")])
+def test_windows_and_memory_contradict_each_other_before_the_first_series(
+    segmenter: Segmenter, tmp_path: Path, volume: str, context: str | None
+) -> None:
+    both = Segmenter(
+        segmenter.network, inferer=ImageInferer(roi_size=16), volume_inferer=VolumeInferer(volume), device="cpu"
+    )
+    with pytest.raises(ConfigError, match="sees slices whole; leave out roi_size"):
+        Worker(both, Options(tmp_path / "out", context=context))
+    Worker(both, Options(tmp_path / "out", mode="chat"))
+
+
+def test_what_is_not_installed_is_told_before_anything_is_segmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = plan_jobs(made.write(tmp_path / "data", small(0)), "Segment the liver.")
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(ConfigError, match="without pydicom and highdicom; install them"):
+        need_writers(jobs, None)
+    need_writers(jobs, ("nifti",))
+    need_writers([], None)
 
 
 def test_a_series_gets_its_seg_and_its_nifti(worker: Worker, tmp_path: Path) -> None:

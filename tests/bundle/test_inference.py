@@ -21,11 +21,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import made
 import nibabel
 import numpy as np
 import pydicom
-import pytest
 from PIL import Image
 
 pytestmark = pytest.mark.slow

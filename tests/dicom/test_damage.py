@@ -18,9 +18,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
 import made
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.datadict import dictionary_VR, tag_for_keyword

@@ -17,11 +17,14 @@ import itertools
 import tempfile
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import highdicom
 import made
 import numpy as np
 import pydicom
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -18,9 +18,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
 import made
 import numpy as np
-import pytest
 
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.dicom.scan import scan

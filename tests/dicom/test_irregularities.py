@@ -15,8 +15,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
+import numpy as np
 from irregularities import ROWS, Row
 
 from monai_sa2va.dicom.findings import DicomError, Finding, FindingCode

@@ -17,8 +17,11 @@ import os
 import zipfile
 from pathlib import Path
 
-import made
 import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
+import made
 from pydicom import Dataset
 from pydicom.fileset import FileSet
 

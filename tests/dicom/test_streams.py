@@ -16,9 +16,12 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
 import made
 import numpy as np
-import pytest
 
 from monai_sa2va.dicom.findings import FindingCode
 from monai_sa2va.dicom.pixels import read_array

@@ -18,6 +18,9 @@ import threading
 import warnings
 
 import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
 from pydicom import Dataset, config
 
 from monai_sa2va.dicom.values import items, number, numbers, quiet_pydicom, shown_name, text, texts, uid_of, whole

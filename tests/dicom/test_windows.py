@@ -16,9 +16,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("pydicom", reason="pydicom is not installed")
+
 import made
 import numpy as np
-import pytest
 import torch
 from pydicom import Dataset
 

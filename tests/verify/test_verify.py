@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -30,7 +31,7 @@ import made
 import pydicom
 from segmented import find, segmentation, some_masks
 
-from monai_sa2va.errors import DataError
+from monai_sa2va.errors import ConfigError, DataError
 from monai_sa2va.verify.run import verify_results
 from monai_sa2va.writers.provenance import file_hash
 from monai_sa2va.writers.results import write_results
@@ -40,6 +41,7 @@ KINDS = {
     "volume": lambda: made.series(5, orientation=made.oblique(10, 20, 30)),
     "tilted": lambda: made.series(5, places=made.positions(5, shear=(0.0, 0.3))),
     "uneven": lambda: made.series(5, places=made.positions(5, heights=[0, 1, 2, 5, 8])),
+    "thick": lambda: made.series(5, places=made.positions(5, heights=[0, 10, 20.09, 30, 40])),
     "enhanced": lambda: [made.enhanced(5)],
     "cine": lambda: [made.cine(4)],
     "picture": lambda: [made.image(made.voxels(1, 6, 8)[0], made.SC, "OT")],
@@ -78,8 +80,27 @@ def test_what_was_written_is_right(tmp_path: Path, kind: str) -> None:
     assert (alone.against_source, beside.against_source) == (False, True)
     placed = kind not in ("cine", "picture")
     assert (beside.corner_mm is not None) is placed
-    assert (beside.corner_mm or 0.0) < 1e-4
+    # thick slices count as even where they are a hundredth of a step off, and one matrix places them
+    assert (beside.corner_mm or 0.0) < (0.1 if kind == "thick" else 1e-4)
     assert beside.files == len(json.loads(next(output.rglob("report.json")).read_text())["sha256"])
+
+
+def test_a_tolerance_that_is_asked_for_holds_for_all_formats(tmp_path: Path) -> None:
+    source, output = write(tmp_path, "thick")
+    (verdict,) = verify_results(output, [source], 0.05)
+    assert [problem.split(" is ")[0] for problem in verdict.problems] == [
+        f"{label}: a corner of the {kind}" for label in ("liver", "left kidney") for kind in ("NIfTI", "NRRD")
+    ]
+
+
+def test_a_missing_pydicom_is_no_fault_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output = write(tmp_path)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "pydicom" else found(name, *more)
+    )
+    with pytest.raises(ConfigError, match=r"needs pydicom; install monai-sa2va\[dicom\]"):
+        list(verify_results(output))
 
 
 def _move(image: Path) -> None:

@@ -19,9 +19,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("highdicom", reason="highdicom is not installed")
+
 import highdicom
 import numpy as np
-import pytest
 
 from monai_sa2va.data.phantom_stacks import make_stack
 from monai_sa2va.data.phantoms import LABEL_VALUES, make_phantom
