@@ -197,7 +197,8 @@ class InstanceReader:
     def _damaged(self, number: int, error: BaseException | None, what: str = "") -> DicomError:
         where = what or (f"frame {number}" if self._count > 1 else "its pixels")
         kind = "" if error is None else f" ({type(error).__name__})"
-        message = f"{file_label(self.file)}: {where} can't be decoded{kind}; the file or its header is damaged, fetch it again"
+        told = f"{where} can't be decoded{kind}; the file or its header is damaged, fetch it again"
+        message = f"{file_label(self.file)}: {told}"
         return DicomError(Finding(FindingCode.TRUNCATED, Severity.REFUSED, message))
 
 
