@@ -126,13 +126,9 @@ def whole_number(request: Mapping[str, Any], key: str) -> int:
     Raises:
         RequestError: when it is none.
     """
-    value = request[key]
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = _number(request[key])
     if not math.isfinite(number) or number != int(number):
-        raise RequestError(f"{key} is {_shown(value)}; give a whole number")
+        raise RequestError(f"{key} is {_shown(request[key])}; give a whole number")
     return int(number)
 
 
@@ -142,13 +138,9 @@ def share(request: Mapping[str, Any], key: str) -> float:
     Raises:
         RequestError: when it is none.
     """
-    value = request[key]
-    try:
-        number = float(value) if not isinstance(value, bool) else math.nan
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = _number(request[key])
     if not 0 <= number <= 1:
-        raise RequestError(f"{key} is {_shown(value)}; give a number from 0 to 1")
+        raise RequestError(f"{key} is {_shown(request[key])}; give a number from 0 to 1")
     return number
 
 
@@ -180,6 +172,14 @@ def sentence(request: Mapping[str, Any], needed: bool) -> str | None:
     if not text.strip() and not needed:
         return None
     return check_prompt(text)
+
+
+def _number(value: Any) -> float:
+    """NaN where it is none."""
+    try:
+        return float(value) if not isinstance(value, bool) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _shown(value: Any) -> str:
