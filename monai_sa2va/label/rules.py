@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from monai_sa2va.data.headers import image_suffix
 from monai_sa2va.label.incoming import Incoming, RefusedError, parse_object
@@ -176,7 +177,11 @@ def _model(request: Incoming, app: Any) -> None:
 def _proxy(request: Incoming, app: Any) -> None:
     if "://" not in app.studies:
         raise RefusedError(404, "the studies are a folder; there is no DICOMweb server behind this address")
-    if ".." in request.parts:
+    # it is put together with the server's address, by code that decodes once more and takes \ for /
+    place, decoded = "", "/".join(request.parts)
+    while place != decoded:
+        place, decoded = decoded, unquote(decoded)
+    if ".." in re.split(r"[/\\?#;]", place):
         raise RefusedError(400, "the address leaves the DICOMweb server's")
 
 

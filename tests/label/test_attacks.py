@@ -19,14 +19,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
-from monai_sa2va.label.incoming import RefusedError
+from monai_sa2va.label.incoming import Incoming, RefusedError
 from monai_sa2va.label.origins import Origins
+from monai_sa2va.label.rules import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
@@ -388,3 +389,24 @@ def test_which_pages_may_ask() -> None:
     with pytest.raises(RefusedError, match="name of its machine"):
         local.check(_scope("evil.example", ""))
     Origins(["*"], local=True).check(_scope("evil.example", "http://evil.example"))
+
+
+@pytest.mark.parametrize(
+    "up", ["..", "%2e%2e", "%252e%252e", "%25252e%25252e", "x%5c..", "x\\..", "..;", "studies%3f.."]
+)
+def test_the_proxy_stays_below_the_dicomweb_address(up: str) -> None:
+    class App:
+        studies = "http://127.0.0.1:9/dicom-web"
+
+    # a server decodes an address once before anyone sees it
+    parts = tuple(part for part in unquote(f"proxy/dicom/qido/{up}/instances").split("/") if part)
+    with io.BytesIO() as body, pytest.raises(RefusedError, match="leaves the DICOMweb server's"):
+        check(Incoming("GET", parts, {}, "", 0, body), App())
+
+
+def test_the_proxy_passes_names_with_dots() -> None:
+    class App:
+        studies = "http://127.0.0.1:9/dicom-web"
+
+    with io.BytesIO() as body:
+        check(Incoming("GET", ("proxy", "dicom", "wado", "studies", "1.2..3", "series"), {}, "", 0, body), App())
