@@ -17,7 +17,8 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from monai_sa2va.label.repair import repair_pydicom
 # the stock server starts tasks in processes of their own, which no launcher repaired
 repair_pydicom()
 
+from monailabel.datastore.local import LocalDatastore  # noqa: E402
 from monailabel.interfaces.app import MONAILabelApp  # noqa: E402
 from monailabel.interfaces.datastore import DefaultLabelTag  # noqa: E402
 from monailabel.interfaces.tasks.strategy import Strategy  # noqa: E402
@@ -210,7 +212,23 @@ class Sa2VALabelApp(MONAILabelApp):
         limit_time(store._client._session)
         # what doesn't answer would be asked for minutes
         store._client.set_http_retry_params(retry=False)
+        # the stock method takes a label's id for that of a SEG, and knows no image to keep it by
+        store.get_label_uri = partial(_kept_label, store, store.get_label_uri)
         return store
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is fetched from the internet."""
+
+
+def _kept_label(store: Any, fetch: Callable[..., str], label_id: str, label_tag: str, image_id: str = "") -> str:
+    """File of a label that was submitted here; one of another program is fetched where its image is told.
+
+    Raises:
+        NotKnownError: when it wasn't, and no image is told.
+    """
+    file = LocalDatastore.get_label_uri(store, image_id or label_id, label_tag)
+    if file and Path(file).is_file():
+        return str(file)
+    if image_id:
+        return fetch(label_id, label_tag, image_id)
+    raise NotKnownError("no such label was submitted here; fetch others from the DICOMweb server itself")

@@ -33,7 +33,7 @@ from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.transforms.stacks import StackPlanes
 from monai_sa2va.writers.dicom_seg import write_dicom_seg
 
-__all__ = ["label_to_dicom_seg", "on_grid"]
+__all__ = ["label_to_dicom_seg", "on_grid", "raw_label"]
 
 # of a voxel: what the rounding of headers may move one by
 _ROUNDING = 0.1
@@ -68,6 +68,27 @@ def label_to_dicom_seg(
         path = Path(file.name)
     write_dicom_seg(segmentation, path, overwrite=True)
     return str(path)
+
+
+def raw_label(image: str, label: str) -> str:
+    """Give the bare values that OHIF submits the header of their image, by MONAI Label's own function.
+
+    Args:
+        image: file of the series' image.
+        label: file of the values.
+
+    Returns:
+        Path of a temporary file.
+
+    Raises:
+        DataError: when there are more or fewer values than the image has voxels.
+    """
+    from monailabel.datastore.utils.convert import binary_to_image
+
+    try:
+        return str(binary_to_image(image, label))
+    except ValueError as error:
+        raise DataError("the label has more or fewer values than its series has voxels") from error
 
 
 def on_grid(label: Path, source: SourceImage) -> np.ndarray:

@@ -80,7 +80,7 @@ class Sa2VAInferTask(InferTask):
             source = _read(request.get("image"))
             read = time.perf_counter()
             found = self.segment(segmenter, source, asked)
-            about = self.model.about()
+            about = self.model.used()
         inferred = time.perf_counter()
         drawn = label_map(found, self.labels_for(found, asked))
         answer = {**describe(found, drawn), "model": about}

@@ -66,6 +66,9 @@ class Guard:
         self.app, self.instance, self.max_upload = app, instance, max_upload
         self.origins = origins or Origins((), local=False)
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sa2va")
+        # of its own, or what waits for the network would keep everything else from being looked at
+        self._checking = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sa2va_check")
+        self._remote = ThreadPoolExecutor(_WORKERS, thread_name_prefix="sa2va_remote")
         self._waiting = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +103,7 @@ class Guard:
         app = self.instance()
         if "://" in app.studies:
             # it asks the DICOMweb server
-            await asyncio.get_running_loop().run_in_executor(self._pool, check, incoming, app)
+            await asyncio.get_running_loop().run_in_executor(self._checking, check, incoming, app)
         else:
             check(incoming, app)
 
@@ -123,9 +126,11 @@ class Guard:
             BY_PLACE.set(incoming.query.get("output") in ("image", "dicom_seg"))
             asyncio.run(self.app(scope, incoming.replay(), send))
 
+        # what asks the DICOMweb server alone doesn't queue behind the network
+        pool = self._pool if incoming.parts[:1] and incoming.parts[0] in _SLOW else self._remote
         self._waiting += 1
         try:
-            await loop.run_in_executor(self._pool, contextvars.copy_context().run, work)
+            await loop.run_in_executor(pool, contextvars.copy_context().run, work)
         finally:
             self._waiting -= 1
 

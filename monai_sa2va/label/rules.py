@@ -18,14 +18,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from monai_sa2va.data.headers import image_suffix
 from monai_sa2va.label.incoming import Incoming, RefusedError, parse_object
+from monai_sa2va.label.strategies import UNCERTAINTY
 
 __all__ = ["check"]
 
 # a client that could set these would choose a file of the server, or code that it runs
 _RESERVED = ("image", "images", "model", "file", "session", "session_id", "bundle_path", "_id", "_image_id", "method")
+# of an image: what strategies and scoring keep, and what the store answers with
+_OWN = ("strategy", UNCERTAINTY, "id", "path")
 _TAG = re.compile(r"(?!\.)[A-Za-z0-9_.-]{1,64}")
 _ID = re.compile(r"(?!\.)[^/\\]{1,150}")
 _SESSION = re.compile(r"[0-9a-f-]{36}")
@@ -131,8 +135,11 @@ def _datastore(request: Incoming, app: Any) -> None:
     elif request.method == "PUT":
         if request.size and not request.is_form:
             raise RefusedError(400, "the body is no form; send multipart/form-data")
-        _check_params(parse_object(request.fields.get("params", ""), "params"))
-        parse_object(request.fields.get("info", ""), "info")
+        told = {**_check_params(_field(request, "params")), **_field(request, "info")}
+        own = next((key for key in _OWN if key in told), None)
+        # the next sample, of every client, would be read from it
+        if own is not None and place.partition("/")[0] in ("", "image"):
+            raise RefusedError(400, f"{own!r} of an image is what the server itself keeps")
         if place in ("", "image"):
             _one_image(request, "file")
         elif place == "label":
@@ -170,7 +177,11 @@ def _model(request: Incoming, app: Any) -> None:
 def _proxy(request: Incoming, app: Any) -> None:
     if "://" not in app.studies:
         raise RefusedError(404, "the studies are a folder; there is no DICOMweb server behind this address")
-    if ".." in request.parts:
+    # it is put together with the server's address, by code that decodes once more and takes \ for /
+    place, decoded = "", "/".join(request.parts)
+    while place != decoded:
+        place, decoded = decoded, unquote(decoded)
+    if ".." in re.split(r"[/\\?#;]", place):
         raise RefusedError(400, "the address leaves the DICOMweb server's")
 
 
@@ -214,7 +225,15 @@ def _params(request: Incoming) -> dict[str, Any]:
         raise RefusedError(400, "the body is no form; send params as a field of multipart/form-data")
     if "params" in request.files:
         raise RefusedError(400, "params is a file; send it as a text field")
-    return _check_params(parse_object(request.fields.get("params", ""), "params"))
+    return _check_params(_field(request, "params"))
+
+
+def _field(request: Incoming, name: str) -> dict[str, Any]:
+    """A JSON object in a form, where the stock endpoints take neither ``null`` nor blanks for an empty one."""
+    text = request.fields.get(name, "")
+    if text and text.strip() in ("", "null"):
+        raise RefusedError(400, f"{name} is no JSON object; send one such as {{}}")
+    return parse_object(text, name)
 
 
 def _json_params(request: Incoming) -> dict[str, Any]:

@@ -69,6 +69,7 @@ class ServedModel:
         self._segmenter: Segmenter | None = None
         self._learnt, self._loaded = learnt, ""
         self._hash = ""
+        self._told: dict[str, Any] | None = None
 
     @contextmanager
     def use(self, window: Any = None) -> Iterator[Segmenter]:
@@ -94,9 +95,17 @@ class ServedModel:
             ``version`` of this package, ``hash`` of all weights, 64 hexadecimal digits, and ``adapter``, the number of
             what was learnt, ``None`` where nothing was.
         """
-        with self._lock:
-            self._load()
-            return {"version": __version__, "hash": self._hash, "adapter": Path(self._loaded).parent.name or None}
+        # while a request is answered, which may take minutes, what answers it is known
+        if self._lock.acquire(blocking=self._told is None):
+            try:
+                self._load()
+            finally:
+                self._lock.release()
+        return self.used()
+
+    def used(self) -> dict[str, Any]:
+        """Which weights :meth:`use` gave, as :meth:`about` says it; what was learnt since then has no part in it."""
+        return dict(self._told or {})
 
     def _load(self) -> Segmenter:
         active = None if self._learnt is None else self._learnt.active()
@@ -110,6 +119,7 @@ class ServedModel:
             # only what was loaded whole takes the place of what answers
             self._segmenter, self._loaded = segmenter, wanted
             self._hash = fingerprint(segmenter.network.state_dict())["float32"]
+            self._told = {"version": __version__, "hash": self._hash, "adapter": Path(wanted).parent.name or None}
             self.cache.clear()
             _LOG.info("model %s is loaded", self._hash[:16])
         return self._segmenter

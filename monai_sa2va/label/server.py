@@ -86,7 +86,7 @@ def make_server(settings: ServerSettings) -> Any:
     from monailabel.endpoints import proxy as stock_proxy
     from monailabel.interfaces.utils.app import app_instance
 
-    from monai_sa2va.label.dicom_seg import label_to_dicom_seg
+    from monai_sa2va.label.dicom_seg import label_to_dicom_seg, raw_label
     from monai_sa2va.label.dicomweb import with_limit
     from monai_sa2va.label.endpoints import make_router
     from monai_sa2va.label.middleware import Guard
@@ -94,6 +94,7 @@ def make_server(settings: ServerSettings) -> Any:
 
     # where the stock conversion would call a tool of its own
     stock_store.nifti_to_dicom_seg = stock_infer.nifti_to_dicom_seg = label_to_dicom_seg
+    stock_store.binary_to_image = raw_label
     stock_proxy.requests = with_limit()
     # loaded before the first request, so that bad weights stop the start
     app_instance().model.about()

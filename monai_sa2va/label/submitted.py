@@ -84,8 +84,8 @@ def collect(datastore: Any, labels: Sequence[str], tag: str = "final") -> Submit
     left_out: list[str] = []
     for image in sorted(datastore.get_labeled_images()):
         file = Path(datastore.get_image_uri(image))
-        label = Path(datastore.get_label_uri(datastore.get_label_by_image_id(image, tag) or image, tag))
         try:
+            label = Path(datastore.get_label_uri(datastore.get_label_by_image_id(image, tag) or image, tag))
             values, grid = read_label(label)
             odd = same_grid(read_grid(file), grid)
             if odd is not None:

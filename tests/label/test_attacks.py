@@ -19,14 +19,15 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
-from monai_sa2va.label.incoming import RefusedError
+from monai_sa2va.label.incoming import Incoming, RefusedError
 from monai_sa2va.label.origins import Origins
+from monai_sa2va.label.rules import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
@@ -221,6 +222,48 @@ def test_an_image_that_is_a_bomb(http: httpx.Client) -> None:
     assert "\n" not in response.json()["detail"]
 
 
+def _detached(file: Path) -> bytes:
+    """NRRD's header, which may name any other file for its values."""
+    lines = ["NRRD0004", "type: uint8", "dimension: 2", "sizes: 8 8", "encoding: raw", f"data file: {file}", "", ""]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(("field", "model"), [("file", "sa2va_text"), ("label", "sa2va_click")])
+def test_a_header_names_no_other_file(http: httpx.Client, secret: Path, field: str, model: str) -> None:
+    image = "&image=eye" if field == "label" else ""
+    files = {field: ("x.nrrd", _detached(secret))}
+    data = {"params": json.dumps({"text": "Segment the vessels."})}
+    response = http.post(f"/infer/{model}?output=json{image}", files=files, data=data)
+    assert response.status_code == 400, response.text
+    assert "another file" in response.json()["detail"]
+
+
+def test_a_header_of_the_studies_names_no_other_file(http: httpx.Client, secret: Path) -> None:
+    http.put("/datastore/?image=detached", files={"file": ("x.nrrd", _detached(secret))}).raise_for_status()
+    try:
+        response = http.post("/infer/sa2va_text?image=detached", data={"params": '{"text": "Segment the vessels."}'})
+        assert response.status_code == 400, response.text
+        assert "another file" in response.json()["detail"]
+    finally:
+        http.delete("/datastore/image?id=detached").raise_for_status()
+
+
+@pytest.mark.parametrize("info", [{"strategy": "x"}, {"sa2va_uncertainty": "x"}, {"id": "other"}, {"path": "/etc"}])
+def test_what_the_server_keeps_of_an_image_is_its_own(http: httpx.Client, info: dict[str, Any]) -> None:
+    _refused(http.put("/datastore/image/info?image=ct", data={"info": json.dumps(info)}))
+    upload = {"file": ("x.nii.gz", b"x")}
+    _refused(http.put("/datastore/?image=new", files=upload, data={"params": json.dumps(info)}))
+    for strategy in ("random", "uncertain"):
+        assert http.post(f"/activelearning/{strategy}", json={}).status_code == 200
+
+
+@pytest.mark.parametrize("text", ["null", " "])
+def test_a_form_without_an_object(http: httpx.Client, text: str) -> None:
+    _refused(http.post("/infer/sa2va_text?image=ct", data={"params": text}))
+    _refused(http.put("/datastore/image/info?image=ct", data={"info": text}))
+    _refused(http.put("/datastore/?image=new", files={"file": ("x.nii.gz", b"x")}, data={"params": text}))
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
@@ -346,3 +389,24 @@ def test_which_pages_may_ask() -> None:
     with pytest.raises(RefusedError, match="name of its machine"):
         local.check(_scope("evil.example", ""))
     Origins(["*"], local=True).check(_scope("evil.example", "http://evil.example"))
+
+
+@pytest.mark.parametrize(
+    "up", ["..", "%2e%2e", "%252e%252e", "%25252e%25252e", "x%5c..", "x\\..", "..;", "studies%3f.."]
+)
+def test_the_proxy_stays_below_the_dicomweb_address(up: str) -> None:
+    class App:
+        studies = "http://127.0.0.1:9/dicom-web"
+
+    # a server decodes an address once before anyone sees it
+    parts = tuple(part for part in unquote(f"proxy/dicom/qido/{up}/instances").split("/") if part)
+    with io.BytesIO() as body, pytest.raises(RefusedError, match="leaves the DICOMweb server's"):
+        check(Incoming("GET", parts, {}, "", 0, body), App())
+
+
+def test_the_proxy_passes_names_with_dots() -> None:
+    class App:
+        studies = "http://127.0.0.1:9/dicom-web"
+
+    with io.BytesIO() as body:
+        check(Incoming("GET", ("proxy", "dicom", "wado", "studies", "1.2..3", "series"), {}, "", 0, body), App())

@@ -23,7 +23,7 @@ import made
 
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import DataError
-from monai_sa2va.label.dicom_seg import label_to_dicom_seg, on_grid
+from monai_sa2va.label.dicom_seg import label_to_dicom_seg, on_grid, raw_label
 
 INFO = [{"name": "liver", "idx": 2}, {"name": "spine", "idx": 1}]
 
@@ -80,3 +80,15 @@ def test_what_lies_elsewhere_or_is_empty_is_refused(series: Path, tmp_path: Path
     nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), source.grid.affine), tmp_path / "empty.nii.gz")
     with pytest.raises(DataError, match="the label is empty"):
         label_to_dicom_seg(str(series), str(tmp_path / "empty.nii.gz"))
+
+
+@pytest.mark.parametrize("count", [0, 7, 1000])
+def test_bare_values_of_another_number_are_refused(tmp_path: Path, count: int) -> None:
+    from monai_sa2va.label.repair import repair_pydicom
+
+    pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
+    repair_pydicom()
+    nib.save(nib.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4)), tmp_path / "image.nii.gz")
+    (tmp_path / "label.bin").write_bytes(bytes(count))
+    with pytest.raises(DataError, match="more or fewer values"):
+        raw_label(str(tmp_path / "image.nii.gz"), str(tmp_path / "label.bin"))

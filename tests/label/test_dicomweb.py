@@ -101,3 +101,26 @@ def test_whoever_asks_gives_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(requests.exceptions.ConnectionError):
         session.get("http://127.0.0.1:1/", timeout=3)
     assert given == [(5.0, 60.0)] * 3 + [3]
+
+
+def test_a_submitted_label_is_found_by_its_image(tmp_path: Any) -> None:
+    """As training asks for it: the stock method would take the image for a SEG."""
+    pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
+    from monailabel.datastore.local import LocalDatastore
+
+    from monai_sa2va.label.app import NotKnownError, _kept_label
+
+    (tmp_path / "1.2.nii.gz").write_bytes(b"image")
+    (tmp_path / "labels" / "final").mkdir(parents=True)
+    label = tmp_path / "labels" / "final" / "1.2.nii.gz"
+    label.write_bytes(b"label")
+    store = LocalDatastore(str(tmp_path), extensions=["*.nii.gz"], auto_reload=False)
+
+    def fetch(*asked: str) -> str:
+        return "/".join(asked)
+
+    assert _kept_label(store, fetch, "1.2", "final") == str(label.resolve())
+    assert _kept_label(store, fetch, label_id="9.9", label_tag="final", image_id="1.2") == str(label.resolve())
+    assert _kept_label(store, fetch, "9.9", "final", "1.3") == "9.9/final/1.3"
+    with pytest.raises(NotKnownError, match="no such label was submitted here"):
+        _kept_label(store, fetch, "9.9", "final")

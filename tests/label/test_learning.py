@@ -32,6 +32,7 @@ from monai_sa2va.checkpoints.save import save_checkpoint
 from monai_sa2va.engines.fine_tuning import FineTuning
 from monai_sa2va.errors import CheckpointError, DatalistError, OutputError, TrainingError
 from monai_sa2va.label.adapter_store import ADAPTER_NAME, AdapterStore
+from monai_sa2va.label.infer_text import TextTask
 from monai_sa2va.label.options import RequestError
 from monai_sa2va.label.scoring import Uncertainty, uncertainty
 from monai_sa2va.label.served_model import ServedModel
@@ -93,6 +94,26 @@ def test_a_bad_adapter_leaves_the_old_one_in_its_place(tmp_path: Path) -> None:
         pass
     store.rollback()
     assert model.about() == before
+
+
+def test_an_answer_names_the_weights_that_made_it(studies: Path, tmp_path: Path) -> None:
+    """Though others were learnt while it was made."""
+    store = AdapterStore(tmp_path)
+    model = ServedModel(device="cpu", learnt=store)
+    before = model.about()
+
+    class Learns(TextTask):
+        def segment(self, *args: Any) -> Any:
+            folder = store.new_folder()
+            _changed_adapter(folder / ADAPTER_NAME, 1)
+            store.publish(folder, {})
+            return super().segment(*args)
+
+    request = {"image": str(studies / "eye.png"), "text": "Segment the vessels."}
+    file, told = Learns(model, [])(request)
+    Path(file).unlink()
+    assert told["model"] == before
+    assert model.about()["adapter"] == "0001"
 
 
 def test_adapters_answer_in_turn(tmp_path: Path) -> None:

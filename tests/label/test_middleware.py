@@ -182,6 +182,8 @@ def test_the_server_answers_while_the_network_is_busy(http: httpx.Client, server
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(http.post, "/infer/sa2va_text?image=ct&output=json", data=OK)
         assert http.get("/info/", timeout=10).status_code == 200
+        # what watches the server would restart it in the middle of a long request
+        assert http.get("/health", timeout=10).json()["status"] == "ok"
         assert not waiting.done()
         released.set()
         assert waiting.result(60).status_code == 200
