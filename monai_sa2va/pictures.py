@@ -67,6 +67,8 @@ class Slices(Sequence[torch.Tensor]):
         self._volume = volume if volume.ndim == 4 else volume[..., None]
         self._window, self.geometry = window, geometry
         self.shape = (geometry.depth, *geometry.plane_shape)
+        # a picture that was drawn in is shown afterwards, too
+        self._last: tuple[int, torch.Tensor] | None = None
 
     def along(self, geometry: PlaneGeometry) -> Slices:
         """The same volume, shown alike, in other slices."""
@@ -79,10 +81,12 @@ class Slices(Sequence[torch.Tensor]):
         number = range(len(self))[index]
         if isinstance(number, range):
             return Pictures(number, self.__getitem__)
-        colours = self._volume[: 3 if len(self._volume) > 2 else 1]
-        # slices count as the source does, which is how take counts where they aren't flipped
-        values = self._window(self.geometry.take(colours, number))
-        return values.expand(3, -1, -1)
+        if self._last is None or self._last[0] != number:
+            colours = self._volume[: 3 if len(self._volume) > 2 else 1]
+            # slices count as the source does, which is how take counts where they aren't flipped
+            values = self._window(self.geometry.take(colours, number))
+            self._last = number, values.expand(3, -1, -1)
+        return self._last[1]
 
 
 class PictureReader:

@@ -73,7 +73,7 @@ class ClickTask(Sa2VAInferTask):
             found = show_slice(segmenter, source, text, **shown)
         elif volume and given and not LABEL_UPLOADED.get():
             found = segmenter.correct(
-                source, text, **shown, agreement=share(request, "agreement"), reach=reach_of(request)
+                source, text, **shown, agreement=share(request, "agreement"), reach=reach_of(request, geometry.depth)
             )
         else:
             found = segmenter.segment(source, text, **shown)

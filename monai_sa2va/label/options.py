@@ -31,6 +31,7 @@ __all__ = [
     "reach_of",
     "sentence",
     "share",
+    "usual_reach",
     "whole_number",
     "window_of",
 ]
@@ -56,7 +57,7 @@ CLICK_OPTIONS: dict[str, Any] = {
 }
 """Options of ``sa2va_click``. The last two count where clicks correct a sentence's masks of a volume: the overlap (IoU)
 with the sentence's own mask from which on a slice is left as it is, and how many slices a correction goes at most, each
-way, -1 being as far as it changes anything."""
+way, -1 being :func:`usual_reach`."""
 
 _YES = {"true": True, "false": False, "1": True, "0": False}
 
@@ -144,16 +145,28 @@ def share(request: Mapping[str, Any], key: str) -> float:
     return number
 
 
-def reach_of(request: Mapping[str, Any]) -> int | None:
-    """How many slices a correction goes at most, each way; ``None`` for -1.
+def usual_reach(depth: int) -> int:
+    """How many slices a correction goes at most, each way: an eighth of a volume's, at least one.
+
+    So a click takes a fraction of the time that the first request took, whatever it changes.
+    """
+    return max(1, depth // 8)
+
+
+def reach_of(request: Mapping[str, Any], depth: int) -> int:
+    """How many slices a correction goes at most, each way.
+
+    Args:
+        request: merged.
+        depth: number of the volume's slices.
 
     Raises:
         RequestError: when it is no whole number, or less than -1.
     """
     number = whole_number(request, "reach")
     if number < -1:
-        raise RequestError(f"reach is {number}; give 0 or more slices, or -1 for as far as anything changes")
-    return None if number == -1 else number
+        raise RequestError(f"reach is {number}; give 0 or more slices, or -1 for an eighth of the volume")
+    return usual_reach(depth) if number == -1 else number
 
 
 def sentence(request: Mapping[str, Any], needed: bool) -> str | None:

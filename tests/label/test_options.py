@@ -95,8 +95,9 @@ def test_what_is_no_share_is_refused(sent: Any) -> None:
 
 
 def test_how_far_a_correction_goes() -> None:
-    assert reach_of(merge(CLICK_OPTIONS, {})) is None
-    assert reach_of({"reach": "3"}) == 3
-    assert reach_of({"reach": 0}) == 0
+    assert reach_of(merge(CLICK_OPTIONS, {}), 24) == 3
+    assert reach_of({"reach": -1}, 5) == 1
+    assert reach_of({"reach": "3"}, 24) == 3
+    assert reach_of({"reach": 0}, 24) == 0
     with pytest.raises(RequestError, match="or -1"):
-        reach_of({"reach": -2})
+        reach_of({"reach": -2}, 24)
