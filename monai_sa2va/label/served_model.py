@@ -113,7 +113,7 @@ class ServedModel:
         if self._segmenter is None or wanted != self._loaded:
             try:
                 if wanted and self._adapter:
-                    _LOG.warning("what was learnt here answers in place of adapter; roll it back, or give another state")
+                    _LOG.warning("what was learnt answers in place of adapter; roll it back, or give another state")
                 segmenter = Segmenter.from_bundle(self._bundle, adapter=wanted or self._adapter, **self._given)
             except RuntimeError as error:
                 # the bundle's configuration wraps what is wrong with a file
