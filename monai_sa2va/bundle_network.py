@@ -23,7 +23,7 @@ from monai.bundle import ConfigParser
 from monai_sa2va.bundles import find_bundle
 from monai_sa2va.checkpoints.adapters import apply_adapter
 from monai_sa2va.checkpoints.load import load_weights
-from monai_sa2va.errors import ConfigError
+from monai_sa2va.errors import ConfigError, Sa2VAError
 from monai_sa2va.networks.sa2va import Sa2VA
 
 __all__ = ["BundleNetwork", "load_bundle"]
@@ -71,16 +71,29 @@ def load_bundle(
         if key not in parser:
             raise ConfigError(f"{file.name} has no id {key!r}; known: {', '.join(sorted(parser.get()))}")
     parser.update({"bundle_root": str(bundle), **given})
-    weights = bundle / parser.get_parsed_content("checkpoint") if checkpoint is None else Path(checkpoint)
+    weights = bundle / _content(parser, "checkpoint") if checkpoint is None else Path(checkpoint)
     # the checkpoint says its geometry, window and axis to the other ids
     parser.update({"checkpoint": str(weights)})
     if adapter is not None:
         parser.update({"adapter": os.fspath(adapter)})
     elif "adapter" in parser:
-        adapter = parser.get_parsed_content("adapter")
-    network = parser.get_parsed_content("network_def")
+        adapter = _content(parser, "adapter")
+    network = _content(parser, "network_def")
     if not isinstance(network, Sa2VA):
         raise ConfigError(f"network_def of {file.name} builds a {type(network).__name__}; expected a Sa2VA")
     apply_adapter(load_weights(network, weights), adapter)
-    window, axis = (parser.get_parsed_content(key) if key in parser else "auto" for key in ("window", "axis"))
+    window, axis = (_content(parser, key) if key in parser else "auto" for key in ("window", "axis"))
     return BundleNetwork(network, window, axis)
+
+
+def _content(parser: ConfigParser, key: str) -> Any:
+    """What an id of the config evaluates to; an error of ours comes as it was raised, out of MONAI's wrapping."""
+    try:
+        return parser.get_parsed_content(key)
+    except RuntimeError as error:
+        link: BaseException | None = error
+        while link is not None and not isinstance(link, Sa2VAError):
+            link = link.__cause__
+        if link is None:
+            raise
+        raise link from link.__cause__

@@ -18,15 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
 
-from monai_sa2va.data.read_image import SourceImage, read_image
+from monai_sa2va.data.read_image import read_image
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.errors import DataError
-from monai_sa2va.transforms.intensity import Window
+from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.transforms.intensity import FittedWindow, Window
+from monai_sa2va.transforms.plane_transform import plain
 from monai_sa2va.transforms.rgb import ToRGB
 from monai_sa2va.transforms.stacks import StackPlanes
 
-__all__ = ["PictureReader", "Pictures", "as_colour"]
+__all__ = ["PictureReader", "Pictures", "Slices"]
 
 
 class Pictures(Sequence[torch.Tensor]):
@@ -47,6 +49,46 @@ class Pictures(Sequence[torch.Tensor]):
         return self._convert(self._items[index])
 
 
+class Slices(Sequence[torch.Tensor]):
+    """The slices of a volume as pictures (3, H, W) float32, 0 to 255, made one at a time from its own values.
+
+    Args:
+        pixels: (C, X, Y) or (C, X, Y, Z) of any type; 1 or 2 channels are grey and alpha, 3 or 4 RGB and alpha.
+        window: how its values become 0 to 255.
+        geometry: how the slices lie in it.
+
+    Attributes:
+        geometry: how the slices lie in the source.
+        shape: (D, H, W).
+    """
+
+    def __init__(self, pixels: torch.Tensor, window: FittedWindow, geometry: PlaneGeometry) -> None:
+        volume = plain(pixels)
+        self._volume = volume if volume.ndim == 4 else volume[..., None]
+        self._window, self.geometry = window, geometry
+        self.shape = (geometry.depth, *geometry.plane_shape)
+        # a picture that was drawn in is shown afterwards, too
+        self._last: tuple[int, torch.Tensor] | None = None
+
+    def along(self, geometry: PlaneGeometry) -> Slices:
+        """The same volume, shown alike, in other slices."""
+        return Slices(self._volume, self._window, geometry)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        number = range(len(self))[index]
+        if isinstance(number, range):
+            return Pictures(number, self.__getitem__)
+        if self._last is None or self._last[0] != number:
+            colours = self._volume[: 3 if len(self._volume) > 2 else 1]
+            # slices count as the source does, which is how take counts where they aren't flipped
+            values = self._window(self.geometry.take(colours, number))
+            self._last = number, values.expand(3, -1, -1)
+        return self._last[1]
+
+
 class PictureReader:
     """Reads images and slices them.
 
@@ -58,16 +100,33 @@ class PictureReader:
     def __init__(self, window: Window, stack: StackPlanes) -> None:
         self.window, self.stack = window, stack
 
-    def planes(self, source: SourceImage) -> MetaTensor:
-        """All slices of a source, or the one of a picture: (D, C, H, W) float32, 0 to 255, C 1 or 3.
+    def window_of(self, source: SourceImage) -> Window:
+        """How the grey values of a source are shown: where this one is ``"auto"``, as the source's own files ask."""
+        return source.window if self.window.kind == "auto" and source.window is not None else self.window
+
+    def geometry(self, source: SourceImage) -> PlaneGeometry:
+        """How the slices lie in a source; where it has no place in the world, they are shown as they are stored.
+
+        Raises:
+            DataError: when shape or orientation can't be used.
+        """
+        if source.pixels.ndim == 4 and source.grid.affine is None:
+            x, y, z = source.grid.shape
+            return PlaneGeometry((x, y, z), (2, 1, 0), (False, False, False))
+        return self.stack.geometry(source.pixels)
+
+    def slices(self, source: SourceImage) -> Slices:
+        """The slices of a source in its own order, or the one of a picture.
 
         Raises:
             DataError: when shape, orientation or values can't be used.
         """
-        windowed = self.window(source.pixels)
-        # alpha is dropped; grey gets its three channels slice by slice
-        planes: MetaTensor = self.stack(ToRGB()(windowed) if len(windowed) > 1 else windowed)
-        return planes
+        channels = len(source.pixels)
+        if channels > 1:
+            # one pixel says whether the channels are colours
+            ToRGB()(source.pixels[(slice(None), *(slice(1),) * (source.pixels.ndim - 1))])
+        # the ends of the window are those of the whole volume, alpha left out
+        return Slices(source.pixels, self.window_of(source).fit(source.pixels), self.geometry(source))
 
     def picture(self, image: Any) -> torch.Tensor:
         """(3, H, W) float32, 0 to 255, of an image as :func:`~monai_sa2va.data.read_image.read_image` takes it.
@@ -75,10 +134,10 @@ class PictureReader:
         Raises:
             DataError: when it can't be used, or is a volume of several slices.
         """
-        planes = self.planes(read_image(image))
-        if len(planes) != 1:
-            raise DataError(f"the image is a volume of {len(planes)} slices; give it as video, or one of its slices")
-        return as_colour(planes[0])
+        slices = self.slices(read_image(image))
+        if len(slices) != 1:
+            raise DataError(f"the image is a volume of {len(slices)} slices; give it as video, or one of its slices")
+        return slices[0]
 
     def frames(self, video: Any) -> Sequence[torch.Tensor]:
         """The frames of a video, each as :meth:`picture`.
@@ -93,10 +152,4 @@ class PictureReader:
             raise DataError(f"video is an array of shape {video.shape}; expected (T, H, W, 3), or a list of frames")
         if isinstance(video, (list, tuple, np.ndarray)):
             return Pictures(video, self.picture)
-        return Pictures(self.planes(read_image(video)), as_colour)
-
-
-def as_colour(plane: torch.Tensor) -> torch.Tensor:
-    """(3, H, W) of a plane (1, H, W) or (3, H, W), without a copy."""
-    plain = plane.as_tensor() if isinstance(plane, MetaTensor) else plane
-    return plain.expand(3, -1, -1)
+        return self.slices(read_image(video))

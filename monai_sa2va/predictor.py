@@ -28,17 +28,22 @@ from monai_sa2va.checkpoints.source import open_checkpoint
 from monai_sa2va.config import GroundingConfig
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import ConfigError, PromptError
-from monai_sa2va.inferers.first_frames import FirstFramesInferer, check_context
+from monai_sa2va.inferers.agreement import check_planes
+from monai_sa2va.inferers.correction import CorrectionInferer
+from monai_sa2va.inferers.first_frames import FIRST_FRAMES, FirstFramesInferer
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
-from monai_sa2va.inferers.slices import ask_everywhere
-from monai_sa2va.inferers.stack import StackInferer, join_slices
+from monai_sa2va.inferers.slice_results import join_slices
+from monai_sa2va.inferers.stack import StackInferer
 from monai_sa2va.inferers.visual_prompts import sort_by_slice
+from monai_sa2va.inferers.volume import VolumeInferer, check_context, check_volume_mode
 from monai_sa2va.networks.sa2va import Sa2VA
-from monai_sa2va.pictures import PictureReader, Pictures, as_colour
+from monai_sa2va.pictures import PictureReader
 from monai_sa2va.reference_questions import ReferenceQuestions
 from monai_sa2va.segmentation import Segmentation, join_results
 from monai_sa2va.transforms.intensity import Window, as_window
 from monai_sa2va.transforms.stacks import StackPlanes
+from monai_sa2va.volume_corrections import VolumeCorrections
+from monai_sa2va.volume_questions import VolumeQuestions
 
 __all__ = ["Segmentation", "Segmenter", "as_device"]
 
@@ -60,6 +65,10 @@ class Segmenter:
             default one that agrees with ``inferer``.
         first_frames_inferer: does as the reference does, for ``context="first5"`` and :meth:`predict_forward`; by
             default one that agrees with ``inferer``.
+        volume_inferer: goes through volumes and cines by sentences.
+        planes: ``"one"``, in which volumes are asked by sentences; ``"majority"`` or ``"mean"``: in axial, coronal and
+            sagittal slices, which are then brought to agree, see :data:`~monai_sa2va.inferers.agreement.AGREEMENTS`;
+            of volumes with nearly isotropic voxels.
 
     Raises:
         ConfigError: when the device, the window or the axis can't be used, or ``amp`` and ``inferer`` are both given.
@@ -80,6 +89,8 @@ class Segmenter:
         axis: int | str = "auto",
         stack_inferer: StackInferer | None = None,
         first_frames_inferer: FirstFramesInferer | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> None:
         if inferer is not None and amp is not None:
             raise ConfigError("amp and inferer are both given; set amp in the inferer")
@@ -94,6 +105,7 @@ class Segmenter:
         self.first_frames_inferer = first_frames_inferer or FirstFramesInferer(
             self.inferer.amp, presence_threshold=self.inferer.presence.threshold
         )
+        self.volume_inferer, self.planes = volume_inferer or VolumeInferer(), check_planes(planes)
 
     @classmethod
     def from_bundle(
@@ -106,6 +118,9 @@ class Segmenter:
         amp: bool | None = None,
         window: str | Mapping[str, Any] | Window | None = None,
         axis: int | str | None = None,
+        inferer: ImageInferer | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
         **overrides: Any,
     ) -> Segmenter:
         """Build the network of a bundle's ``configs/inference.json`` and load its weights.
@@ -119,22 +134,28 @@ class Segmenter:
             amp: autocast to bfloat16.
             window: how grey values become 0 to 255; by default as in the checkpoint's training.
             axis: how volumes are sliced; by default as in the checkpoint's training.
+            inferer: as for :class:`Segmenter`, like the next two.
+            volume_inferer: goes through volumes and cines by sentences.
+            planes: in which volumes are asked.
             **overrides: values for other ids of the config, e.g. ``network_def={...}``.
 
         Raises:
             ConfigError: when the bundle, its config, or an id is missing, or ``network_def`` builds no Sa2VA.
             CheckpointError: when the weights are missing or don't fit, or the adapter is of other ones.
         """
+        applied: dict[str, Any] = {"inferer": inferer, "volume_inferer": volume_inferer, "planes": planes}
         if checkpoint is not None and Path(checkpoint).is_dir():
             if overrides:
                 raise ConfigError(
                     f"checkpoint is a folder, which says its network itself; leave out {', '.join(overrides)}"
                 )
-            return cls.from_pretrained(checkpoint, adapter=adapter, device=device, amp=amp, window=window, axis=axis)
+            return cls.from_pretrained(
+                checkpoint, adapter=adapter, device=device, amp=amp, window=window, axis=axis, **applied
+            )
         target = as_device(device)
         found = load_bundle(dir, checkpoint, adapter, overrides)
         window, axis = found.window if window is None else window, found.axis if axis is None else axis
-        return cls(found.network, device=target, amp=amp, window=window, axis=axis)
+        return cls(found.network, device=target, amp=amp, window=window, axis=axis, **applied)
 
     @classmethod
     def from_pretrained(
@@ -149,6 +170,9 @@ class Segmenter:
         axis: int | str | None = None,
         adapter: str | os.PathLike[str] | None = None,
         allow_pickle: bool = False,
+        inferer: ImageInferer | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> Segmenter:
         """Load a checkpoint, official or of this package.
 
@@ -164,6 +188,9 @@ class Segmenter:
             axis: how volumes are sliced; by default likewise.
             adapter: what a fine-tuning of these weights wrote, which is merged into them.
             allow_pickle: read pickles where there are no safetensors.
+            inferer: as for :class:`Segmenter`, like the next two.
+            volume_inferer: goes through volumes and cines by sentences.
+            planes: in which volumes are asked.
 
         Raises:
             CheckpointError: when the checkpoint can't be used, or the adapter is of other weights.
@@ -175,7 +202,16 @@ class Segmenter:
         window = told.get("window", "auto") if window is None else window
         axis = told.get("axis", "auto") if axis is None else axis
         network = apply_adapter(load_source(Sa2VA, source, wanted, target), adapter)
-        return cls(network, device=target, amp=amp, window=window, axis=axis)
+        return cls(
+            network,
+            device=target,
+            amp=amp,
+            window=window,
+            axis=axis,
+            inferer=inferer,
+            volume_inferer=volume_inferer,
+            planes=planes,
+        )
 
     def segment(
         self,
@@ -189,6 +225,7 @@ class Segmenter:
         mask: Any = None,
         from_slice: int | None = None,
         context: str | None = None,
+        volume: str | None = None,
     ) -> Segmentation:
         """Segment one image.
 
@@ -211,36 +248,42 @@ class Segmenter:
             mask: roughly the object, of the shape of one mask of the result.
             from_slice: of a volume, the slice that the sentences are asked in; the others follow by memory. By default
                 they are asked in every slice.
-            context: ``"first5"``, for a cine: as in the reference the language model sees the first five frames, and
-                memory carries what they show forward; see
+            context: which slices of a volume, or frames of a cine, the language model sees where memory carries what
+                they show: ``"sweep"`` or ``"uniform"``, as for :class:`~monai_sa2va.inferers.volume.VolumeInferer`; or
+                ``"first5"``, as in the reference: the first five, from which memory goes forward, see
                 :class:`~monai_sa2va.inferers.first_frames.FirstFramesInferer`.
+            volume: ``"slices"``: the sentences are asked in every slice; ``"propagate"``: in few, from which memory
+                carries the objects both ways; ``"auto"``: propagated where a DICOM series says that its frames are
+                frames in time, else slices. By default as ``volume_inferer`` has it. A series whose slices stand at
+                uneven steps or in several directions is always asked slice by slice.
 
         Raises:
-            ConfigError: when there is no such mode or context, or chat or a context is asked for an object that is
-                shown.
+            ConfigError: when there is no such mode, context or volume, they contradict each other, or are given for an
+                object that is shown.
             DataError: when the image can't be used.
             PromptError: when there is nothing to ask for; a prompt is empty, too long, or names nothing; or points,
                 boxes, mask or ``from_slice`` can't be used.
         """
         chat = check_mode(mode) == "chat"
-        check_context(context)
+        check_context(context, check_volume_mode(volume) or self.volume_inferer.volume)
         asked = [] if prompts is None else check_prompts(prompts)
         source = read_image(image)
-        planes = self.reader.planes(source)
-        pictures, volume = Pictures(planes, as_colour), source.pixels.ndim == 4
-        shown = sort_by_slice((len(planes), *planes.shape[-2:]) if volume else planes.shape[-2:], points, boxes, mask)
-        geometry = self.stack.geometry(source.pixels)
-        if context is not None and (shown or from_slice is not None):
-            raise ConfigError(f"context is {context!r}, which takes sentences alone; leave out what shows an object")
+        pictures = self.reader.slices(source)
+        size = pictures.shape if source.pixels.ndim == 4 else pictures.shape[1:]
+        shown = sort_by_slice(size, points, boxes, mask)
+        for key, value in (("context", context), ("volume", volume)):
+            if value is not None and (shown or from_slice is not None):
+                raise ConfigError(f"{key} is {value!r}, which takes sentences alone; leave out what shows an object")
         if not shown and from_slice is None:
             if not asked:
                 raise PromptError("there is no prompt and nothing shown; give a sentence, points, a box or a mask")
-            if context is None:
-                results = ask_everywhere(pictures, self.network, self.inferer, asked, mode, progress)
+            if context != FIRST_FRAMES:
+                ask = VolumeQuestions(self.network, self.inferer, self.volume_inferer, self.stack, self.planes)
+                results = ask(source, pictures, asked, mode, volume, context, progress)
             else:
                 infer = self.first_frames_inferer
                 results = join_slices([infer(pictures, self.network, text, mode, progress) for text in asked])
-            return join_results(source, pictures, geometry, results, asked)
+            return join_results(source, pictures, pictures.geometry, results, asked)
         if chat:
             raise ConfigError("mode is 'chat', which takes sentences alone; leave out points, boxes, mask, from_slice")
         if shown and (from_slice is not None or len(asked) > 1):
@@ -252,7 +295,48 @@ class Segmenter:
                 for sentence in sentences or [None]
             ]
         )
-        return join_results(source, pictures, geometry, results, asked or [""])
+        return join_results(source, pictures, pictures.geometry, results, asked or [""])
+
+    def correct(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        *,
+        points: Any = None,
+        boxes: Any = None,
+        agreement: float = 0.9,
+        reach: int | None = None,
+    ) -> Segmentation:
+        """Draw an object in a volume, and correct it where it is shown and as far around as needed.
+
+        What is corrected is what the sentence draws, as :meth:`segment` asks it; without one, what the box, or else the
+        first click, does by itself. See :class:`~monai_sa2va.inferers.correction.CorrectionInferer` for what is then
+        changed. A picture is drawn as :meth:`segment` draws it.
+
+        Args:
+            image: as for :meth:`segment`, like the next three.
+            prompt: a sentence of one object, if any.
+            points: clicks; at least one, or a box.
+            boxes: of the object.
+            agreement: intersection over union, 0 to 1, from which on a slice is left as it was.
+            reach: slices that a correction is carried at most, each way; ``None`` as far as it changes anything.
+
+        Raises:
+            ConfigError: when ``agreement`` or ``reach`` is out of its range.
+            DataError: when the image can't be used.
+            PromptError: when nothing is shown, the sentence can't be asked or names several objects, or points or
+                boxes can't be used.
+        """
+        threshold = self.inferer.presence.threshold
+        correct = CorrectionInferer(self.inferer.amp, agreement, reach, presence_threshold=threshold)
+        source = read_image(image)
+        if source.pixels.ndim < 4:
+            return self.segment(source, prompt, points=points, boxes=boxes)
+        asked, pictures = [] if prompt is None else check_prompts(prompt), self.reader.slices(source)
+        ask = VolumeQuestions(self.network, self.inferer, self.volume_inferer, self.stack, self.planes)
+        draw = VolumeCorrections(self.network, ask, self.stack_inferer, correct)
+        results = draw(source, pictures, asked[0] if asked else None, points, boxes)
+        return join_results(source, pictures, pictures.geometry, results, asked or [""])
 
     def predict_forward(
         self,

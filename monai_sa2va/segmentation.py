@@ -21,9 +21,11 @@ import numpy as np
 import torch
 
 from monai_sa2va.data.headers import Grid
-from monai_sa2va.data.read_image import SourceImage
-from monai_sa2va.inferers.image import ImageResult
+from monai_sa2va.data.source_image import SourceImage
+from monai_sa2va.dicom.series import DicomSeries
+from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.transforms.geometry import PlaneGeometry
+from monai_sa2va.transforms.telling_slices import telling_slices
 
 __all__ = ["Segmentation", "join_results"]
 
@@ -37,7 +39,8 @@ class Segmentation:
     Attributes:
         masks: bool, (objects, H, W) of a picture, or (objects, D, H, W) of a volume: slices in the source's own order,
             displayed as :class:`~monai_sa2va.transforms.planes.ToPlane` does, axial ones with rows to posterior and
-            columns to the patient's left.
+            columns to the patient's left. Large ones are a view of a temporary file, see
+            :func:`~monai_sa2va.inferers.slice_results.mask_array`.
         labels: name of each object.
         text: the answers, one a line.
         scores: (objects,) float32, 0 to 1: presence, how likely the object is there, calibrated where the checkpoint
@@ -54,6 +57,8 @@ class Segmentation:
         slice_index: of that slice, counted as in ``masks``; ``None`` for a picture.
         presence_threshold: presence below which a mask was emptied, of a volume slice by slice; ``None`` for never.
         geometry: how the masks' slices, rows and columns lie in the source's axes.
+        series: the DICOM series that was segmented; ``None`` for any other source.
+        views: of a volume, further slices that tell most of its objects: index and picture as above, ascending.
     """
 
     masks: np.ndarray
@@ -70,20 +75,21 @@ class Segmentation:
     slice_index: int | None
     presence_threshold: float | None
     geometry: PlaneGeometry
+    series: DicomSeries | None = None
+    views: Sequence[tuple[int, np.ndarray]] = ()
 
     def on_source_grid(self) -> np.ndarray:
         """Masks on the source's own grid: bool, (objects, X, Y) or (objects, X, Y, Z), x first, as MONAI loads it."""
         stack = self.masks[:, None] if self.slice_index is None else self.masks
-        volumes = self.geometry.unstack(torch.from_numpy(stack).transpose(0, 1))
-        result: np.ndarray = volumes.reshape(len(stack), *self.source_grid.shape).numpy()
-        return result
+        # of two axes the slice's falls away
+        return self.geometry.view(stack).reshape(len(stack), *self.source_grid.shape)
 
 
 def join_results(
     source: SourceImage,
     pictures: Sequence[torch.Tensor],
     geometry: PlaneGeometry,
-    results: Sequence[ImageResult],
+    results: SliceResults,
     asked: Sequence[str],
 ) -> Segmentation:
     """What was found in the slices of an image, on the grid of that image.
@@ -95,26 +101,34 @@ def join_results(
         results: what was found in each slice, all of the same objects.
         asked: the prompts.
     """
-    masks = np.stack([result.masks.numpy() for result in results], axis=1)
+    masks = results.masks
     first, volume = results[0], source.pixels.ndim == 4
-    shown = int(masks.sum(axis=(0, 2, 3)).argmax()) if masks.any() else len(results) // 2
-    colour = pictures[shown].round().clamp(0, 255).to(torch.uint8)
+    areas = [int(np.count_nonzero(masks[:, number])) for number in range(len(results))]
+    shown = int(np.argmax(areas)) if any(areas) else len(results) // 2
     return Segmentation(
         masks=masks if volume else masks[:, 0],
         labels=list(first.names),
         text="\n".join(first.answers),
-        scores=torch.stack([result.presence for result in results]).amax(0).numpy(),
+        scores=results.presence.amax(0).numpy(),
         affine=_mask_affine(source.grid, geometry),
         prompts=[asked[i] for i in first.prompt_indices],
         answers=[first.answers[i] for i in first.prompt_indices],
         source_name=source.name,
         source_grid=source.grid,
         source_header=source.header,
-        picture=colour.permute(1, 2, 0).numpy(),
+        picture=_shown(pictures[shown]),
         slice_index=shown if volume else None,
         presence_threshold=first.presence_threshold,
         geometry=geometry,
+        series=source.series,
+        views=[(z, _shown(pictures[z])) for z in telling_slices(masks)] if volume else (),
     )
+
+
+def _shown(picture: torch.Tensor) -> np.ndarray:
+    """(H, W, 3) uint8 of a picture (3, H, W)."""
+    result: np.ndarray = picture.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+    return result
 
 
 def _mask_affine(grid: Grid, geometry: PlaneGeometry) -> np.ndarray | None:

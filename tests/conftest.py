@@ -147,6 +147,30 @@ def micro_config() -> Sa2VAConfig:
 
 
 @pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory, micro_config: Sa2VAConfig) -> Path:
+    """A bundle for inference with random weights; tests may not write to it."""
+    import json
+
+    import torch
+
+    from monai_sa2va.networks.sa2va import Sa2VA
+
+    folder = tmp_path_factory.mktemp("bundle")
+    for part in ("configs", "models"):
+        (folder / part).mkdir()
+    (folder / "configs" / "metadata.json").write_text("{}")
+    network = {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": micro_config.to_dict(), "seed": 1}
+    inference = {
+        "bundle_root": ".",
+        "checkpoint": "$@bundle_root + '/models/model.pt'",
+        "network_def": network,
+    }
+    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
+    torch.save({"model": Sa2VA(micro_config, seed=0).state_dict()}, folder / "models" / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def micro_qwens(micro_config: Sa2VAConfig) -> dict[str, Sa2VAConfig]:
     """The same with Qwen's multimodal LLMs, by family: 2 to 24 tokens a picture."""
     from dataclasses import replace

@@ -110,3 +110,9 @@ def test_a_bundle_that_cant_be_used(segmenter: Segmenter, bundle: Path) -> None:
     (bundle / "configs" / "inference.json").unlink()
     with pytest.raises(ConfigError, match=r"inference\.json' is missing"):
         Segmenter.from_bundle(bundle)
+
+
+def test_weights_that_are_none_are_one_line_and_not_wrapped_by_monai(bundle: Path) -> None:
+    (bundle / "models" / "model.pt").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="can't be read as a checkpoint: it is damaged, or none"):
+        Segmenter.from_bundle(bundle, device="cpu")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import importlib
 import json
 import logging
 import traceback
@@ -267,6 +268,54 @@ def test_inference_by_a_datalist(configured: Callable[..., ConfigParser], out: O
     reports = {name: json.loads(files[f"{name}/report.json"]) for name in names}
     assert [reports[name]["patient"] for name in names] == [NAME, NAME, NAME, f"{NAME}-2"]
     assert reports["eye"]["header"] == {}
+
+
+# --- DICOM
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """A CT of three slices, a film and a torn file, in folders that name the patient, as the files' headers do."""
+    pytest.importorskip("highdicom", reason="highdicom is not installed")
+    made = importlib.import_module("made")
+    places = ("InstitutionName", "OtherPatientIDs", "PatientComments", "SeriesDescription", "OperatorsName")
+    who = {"PatientName": NAME, "PatientID": NUMBER, **dict.fromkeys(places, TOLD)}
+    folder = tmp_path / NAME
+    made.write(folder / NUMBER / "ct", made.series(3, rows=SIDE, columns=SIDE, **who))
+    made.write(folder / NUMBER / BORN, [made.cine(3, rows=SIDE, columns=SIDE, **who)])
+    (folder / NUMBER / "torn.dcm").write_bytes(bytes(128) + b"DICM" + TOLD.encode())
+    return folder
+
+
+def _check_dicom(out: Output) -> None:
+    """The patient's name and ID are in the DICOM objects, and nowhere else."""
+    files = out.files()
+    objects = [name for name in files if name.endswith(".dcm")]
+    assert sorted(Path(name).name for name in objects) == ["rtstruct.dcm", "seg.dcm", "seg.dcm"]
+    assert set(out.told()) == set(objects)
+    for name in objects:
+        assert TOLD.encode() not in files[name]
+        assert BORN.encode() not in files[name]
+        assert NAME.encode() in files[name]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_segmenting_dicom(
+    scans: Path, weights: Path, micro_config: Sa2VAConfig, tmp_path: Path, out: Output, asked: bool
+) -> None:
+    words = ["segment", str(scans), "-p", "cyst", "-o", str(out.folder), "--device", "cpu"]
+    words += ["--bundle", str(_bundle(tmp_path / "bundle", weights, micro_config)), "--format", "dicom-seg,rtstruct"]
+    result = runner.invoke(app, words + ["--include-patient"] * asked)
+    out.said += result.output
+    assert "segmented 2 of 3 images" in result.stdout, result.output
+    _check_dicom(out)
+
+
+def test_inference_of_a_folder_of_dicom(configured: Callable[..., ConfigParser], scans: Path, out: Output) -> None:
+    settings = {"dataset_dir": str(scans), "datalist": None, "prompts": ["cyst"], "formats": ["dicom-seg", "rtstruct"]}
+    configured("inference", **settings).get_parsed_content("inference")
+    assert "highdicom" not in out.all_said()
+    _check_dicom(out)
 
 
 # --- evaluate

@@ -20,7 +20,7 @@ from monai.data import MetaTensor
 
 from monai_sa2va.data.read_image import read_image
 from monai_sa2va.errors import DataError
-from monai_sa2va.pictures import PictureReader, Pictures, as_colour
+from monai_sa2va.pictures import PictureReader, Pictures
 from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.transforms.stacks import StackPlanes
 
@@ -41,8 +41,9 @@ def test_a_volume_is_read_slice_by_slice(reader: PictureReader) -> None:
     values = torch.arange(24, dtype=torch.uint8).reshape(1, 4, 3, 2)
     # x to the patient's left and y to posterior: rows and columns as they are displayed
     volume = MetaTensor(values, affine=torch.diag(torch.tensor([-1.0, -1.0, 1.0, 1.0])))
-    planes = reader.planes(read_image(volume))
-    assert planes.shape == (2, 1, 3, 4)
+    slices = reader.slices(read_image(volume))
+    assert slices.shape == (2, 3, 4)
+    assert [part.shape for part in slices[:1]] == [(3, 3, 4)]
     frames = reader.frames(volume)
     assert len(frames) == 2
     assert torch.equal(frames[1], values[0, :, :, 1].T.float().expand(3, -1, -1))
@@ -50,12 +51,39 @@ def test_a_volume_is_read_slice_by_slice(reader: PictureReader) -> None:
         reader.picture(volume)
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("axis", ["axial", "coronal", "sagittal"])
+def test_slices_are_those_of_the_volume_windowed_as_a_whole(dtype: type, axis: str) -> None:
+    values = (np.random.default_rng(0).normal(size=(1, 9, 7, 5)) * 900).astype(dtype)
+    if dtype is np.float32:
+        values[0, 3, 2, 1] = np.nan
+    source = read_image(MetaTensor(torch.from_numpy(values), affine=torch.diag(torch.tensor([1.0, -1.0, 2.0, 1.0]))))
+    stack = StackPlanes(axis)
+    slices = PictureReader(as_window({"kind": "percentile", "nonfinite": "lower"}), stack).slices(source)
+    plain = values.astype(np.float32)
+    lower, upper = np.percentile(plain[np.isfinite(plain)], [0.5, 99.5]).astype(np.float64)
+    scaled = np.clip((plain.astype(np.float64) - lower) * (255.0 / (upper - lower)), 0, 255)
+    whole = stack(MetaTensor(torch.from_numpy(np.nan_to_num(scaled).astype(np.float32)), affine=source.pixels.affine))
+    assert len(slices) == len(whole)
+    for number, plane in enumerate(whole):
+        assert torch.equal(slices[number], plane.as_tensor().expand(3, -1, -1))
+
+
+def test_alpha_is_left_out_and_other_channels_are_refused() -> None:
+    reader = PictureReader(as_window("percentile"), StackPlanes("auto"))
+    pixels = MetaTensor(torch.tensor([[[0.0, 50.0, 100.0]], [[7.0, 9000.0, 1.0]]]).permute(0, 2, 1))
+    (picture,) = reader.slices(read_image(pixels))
+    assert picture[:, 0].tolist() == [[0.0, 127.5, 255.0]] * 3
+    with pytest.raises(DataError, match=r"expected 1, 2, 3 or 4 channels first"):
+        reader.slices(read_image(MetaTensor(torch.zeros(5, 4, 3))))
+
+
 def test_pictures_are_made_when_they_are_asked_for() -> None:
     made: list[int] = []
 
     def make(item: int) -> torch.Tensor:
         made.append(item)
-        return as_colour(torch.full((1, 2, 2), float(item)))
+        return torch.full((3, 2, 2), float(item))
 
     pictures = Pictures([4, 5, 6], make)
     assert (len(pictures), made) == (3, [])

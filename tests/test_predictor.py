@@ -34,7 +34,7 @@ from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
 from monai_sa2va.transforms.intensity import Window
 from monai_sa2va.transforms.planes import ToPlane
-from monai_sa2va.writers.results import ResultWriter
+from monai_sa2va.writers.results import write_results
 
 PROMPTS = ["Segment the vessels.", "optic disc"]
 LPS = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
@@ -293,9 +293,7 @@ def test_a_chat_may_end_without_any_mask(segmenter: Segmenter, shape: tuple[int,
     assert found.masks.dtype == bool
     assert found.on_source_grid().shape == (0, *shape)
     assert (found.labels, found.scores.shape, found.text) == ([], (0,), "There is no cyst.")
-    writer = ResultWriter(tmp_path / "out")
-    written = writer.write(found, tmp_path / "out" / "a")
-    writer.close()
+    written = write_results(found, tmp_path / "out" / "a")
     assert written.files == ("overview.png", "report.json")
     report = json.loads((tmp_path / "out" / "a" / "report.json").read_text())
     assert (report["objects"], report["text"]) == ([], "There is no cyst.")
@@ -398,7 +396,7 @@ def test_context_first5_is_the_references_way_through_a_volume(segmenter: Segmen
     frames = segmenter.segment(image, PROMPTS)
     assert (found.masks[:, 5:] != frames.masks[:, 5:]).any()
     picture = np.zeros((8, 9, 3), np.uint8)
-    with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5"):
+    with pytest.raises(ConfigError, match="context is 'last5'; allowed: sweep, uniform, first5"):
         segmenter.segment(picture, "vessels", context="last5")
     with pytest.raises(ConfigError, match="context is 'first5', which takes sentences alone"):
         segmenter.segment(picture, "vessels", context="first5", points=[[1, 1, 1]])

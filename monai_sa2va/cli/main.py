@@ -35,10 +35,12 @@ DISCLAIMER = "Research use only. Not a medical device; not for diagnosis."
 VERBS = {
     "segment": "Segment images by sentences; write masks and overlays.",
     "datalist": "Make a datalist from a folder of images and a folder of masks.",
+    "serve": "Serve 3D Slicer and OHIF through MONAI Label.",
     "phantoms": "Write made images with known structures, to try things on.",
     "check": "Check data, checkpoint, settings and machine before a run.",
     "convert": "Turn an official checkpoint into one of this package, and back.",
     "merge": "Merge an adapter into the checkpoint that it was fine-tuned from.",
+    "verify": "Check that results are where their sources are.",
     "info": "Show versions, devices and the bundle in use.",
 }
 

@@ -29,6 +29,7 @@ class FileFormat(str, Enum):
 
     PNG = "png"
     NIFTI = "nifti"
+    DICOM = "dicom"
 
 
 class Kind(str, Enum):
@@ -64,14 +65,18 @@ def phantoms(
         ),
     ] = None,
     kind: Annotated[
-        Kind, typer.Option(help="Single images, volumes of slices, or cines: films of frames. The last two are NIfTI.")
+        Kind,
+        typer.Option(
+            help="Single images, volumes of slices, or cines: films of frames. The last two are NIfTI or DICOM."
+        ),
     ] = Kind.IMAGE,
     slices: Annotated[int, typer.Option(help="Slices of a volume or frames of a cine, 8 to 256.")] = 24,
     file_format: Annotated[
         Optional[FileFormat],  # noqa: UP045
         typer.Option(
             "--format",
-            help="nifti is grey; png is RGB for the fundus and grey for the others. [default: png for images]",
+            help="nifti is grey; png is RGB for the fundus and grey for the others; dicom is a folder a series, with "
+            "its truth as a SEG. [default: png for images, else nifti]",
         ),
     ] = None,
     split: Annotated[
@@ -85,11 +90,16 @@ def phantoms(
     """
     shares = _parse_split(split)
 
-    from monai_sa2va.data.phantoms import write_phantoms
-
     looks = [item.value for item in look] if look else None
-    written_as = None if file_format is None else file_format.value
-    datalist = write_phantoms(folder, count, seed, size, looks, written_as, shares, kind.value, slices)
+    if file_format is FileFormat.DICOM:
+        from monai_sa2va.writers.phantom_dicom import write_dicom_phantoms
+
+        datalist = write_dicom_phantoms(folder, count, seed, size, looks, shares, kind.value, slices)
+    else:
+        from monai_sa2va.data.phantoms import write_phantoms
+
+        written_as = None if file_format is None else file_format.value
+        datalist = write_phantoms(folder, count, seed, size, looks, written_as, shares, kind.value, slices)
     typer.echo(f"wrote {count} phantom{'' if kind is Kind.IMAGE else f' {kind.value}'}s and {datalist}")
 
 

@@ -15,17 +15,11 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from monai_sa2va.errors import ConfigError
-
-if TYPE_CHECKING:
-    from monai_sa2va.predictor import Segmenter
-    from monai_sa2va.writers.results import ResultWriter
-
-__all__ = ["Axis", "Context", "Device", "Mode", "segment"]
+__all__ = ["Axis", "Context", "Device", "Mode", "Planes", "Volume", "segment"]
 
 
 class Axis(str, Enum):
@@ -40,7 +34,25 @@ class Axis(str, Enum):
 class Context(str, Enum):
     """What ``--context`` takes."""
 
+    SWEEP = "sweep"
+    UNIFORM = "uniform"
     FIRST5 = "first5"
+
+
+class Volume(str, Enum):
+    """What ``--volume`` takes."""
+
+    AUTO = "auto"
+    SLICES = "slices"
+    PROPAGATE = "propagate"
+
+
+class Planes(str, Enum):
+    """What ``--planes`` takes."""
+
+    ONE = "one"
+    MAJORITY = "majority"
+    MEAN = "mean"
 
 
 class Device(str, Enum):
@@ -63,18 +75,30 @@ def segment(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="PNG, JPEG, TIFF, BMP, NIfTI or NRRD files, or folders of them. Volumes go slice by slice.",
+            help="Folders, zips or files: DICOM of any depth; PNG, JPEG, TIFF, BMP, NIfTI or NRRD directly in a "
+            "folder. Volumes go slice by slice.",
         ),
-    ],
-    prompt: Annotated[
-        list[str],
-        typer.Option("-p", "--prompt", help="What to segment, e.g. 'Segment the vessels.' Give it several times."),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Gets a folder an image, and tables over all.")
     ],
+    prompt: Annotated[
+        Optional[list[str]],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
+        typer.Option("-p", "--prompt", help="What to segment, e.g. 'Segment the vessels.' Give it several times."),
+    ] = None,
+    where: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="KEYWORD=VALUE,...",
+            help="Which DICOM series, e.g. Modality=CT,BodyPartExamined=CHEST*; of values of one keyword any will do.",
+        ),
+    ] = None,
+    rules: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="JSON or YAML: which series are asked what, and how they are shown."),
+    ] = None,
     bundle: Annotated[
-        Optional[Path],  # noqa: UP045 - typer evaluates it, and Python 3.10 has to as well
+        Optional[Path],  # noqa: UP045
         typer.Option(metavar="DIR", help="MONAI Bundle. [default: MONAI_SA2VA_BUNDLE, ./bundle, the installed one]"),
     ] = None,
     checkpoint: Annotated[
@@ -90,8 +114,11 @@ def segment(
         typer.Option(metavar="FILE", help="What a fine-tuning of these weights wrote: adapter.safetensors."),
     ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", help="Of the masks, separated by commas; png is for pictures only.")
-    ] = "png,nifti",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--format", help="Of the masks, separated by commas; png is for pictures only. [default: what suits each]"
+        ),
+    ] = None,
     window: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -121,8 +148,46 @@ def segment(
             "carries what they show forward. [default: each slice is asked by itself]"
         ),
     ] = None,
+    volume: Annotated[
+        Volume,
+        typer.Option(
+            help="slices: each slice is asked by itself; propagate: those that show an object best, and memory draws "
+            "the others; auto: propagate of cines, else slices."
+        ),
+    ] = Volume.AUTO,
+    planes: Annotated[
+        Planes,
+        typer.Option(
+            help="Of volumes with nearly isotropic voxels: majority or mean of what axial, coronal and sagittal slices "
+            "show."
+        ),
+    ] = Planes.ONE,
+    roi_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=16, metavar="PIXELS", help="Draw in overlapping windows of this side, for thin structures."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="auto takes the GPU where there is one.")] = Device.AUTO,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results of an earlier run.")] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Do again what an earlier run has done with the same prompts and weights."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and how long it will take; write nothing.")
+    ] = False,
+    shard: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="I/N", help="Do the i-th of n parts alone, as in a job array; all may share one folder."),
+    ] = None,
+    workers: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Spread the images over so many workers by Ray. [default with --ray: one a GPU]"),
+    ] = None,
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS", help="Ray's cluster: its address, auto, or local for this computer alone, the default."
+        ),
+    ] = None,
     include_patient: Annotated[
         bool,
         typer.Option(
@@ -131,66 +196,46 @@ def segment(
         ),
     ] = False,
 ) -> None:
-    """Segment images by sentences; write masks, an overview picture and a report for each, and tables over all.
+    """Segment images and DICOM series by sentences; write masks, an overview picture and a report for each, and tables.
+
+    What is done already with the same prompts, options and weights is not done again.
 
     Research use only. Not a medical device; not for diagnosis.
     """
-    from monai_sa2va.inferers.image import check_prompts
-    from monai_sa2va.predictor import Segmenter
-    from monai_sa2va.writers.results import ResultWriter
+    from monai_sa2va.batch.command import Command
+    from monai_sa2va.cli.progress import Progress
+    from monai_sa2va.errors import DataError
 
-    prompts = check_prompts(prompt)
-    images = _images(inputs)
-    writer = ResultWriter(output, [item.strip() for item in file_format.split(",")], overwrite, include_patient)
-    segmenter = Segmenter.from_bundle(
-        bundle,
+    command = Command.of(
+        inputs,
+        prompt or [],
+        output,
+        where=where,
+        rules=rules,
+        formats=None if file_format is None else [item.strip() for item in file_format.split(",")],
+        mode=mode.value,
+        context=None if context is None else context.value,
+        overwrite=overwrite,
+        include_patient=include_patient,
+        shard=shard,
+        bundle=bundle,
         checkpoint=checkpoint,
         adapter=adapter,
         device=None if device is Device.AUTO else device.value,
         window=window,
         axis=None if axis is None else axis.value,
+        volume=volume.value,
+        planes=planes.value,
+        roi_size=roi_size,
     )
-    try:
-        _run(segmenter, writer, images, prompts, mode.value, None if context is None else context.value)
-    finally:
-        writer.close()
-    done = len(writer.results) - len(writer.failed)
-    typer.echo(f"segmented {done} of {len(images)} images; results are in {output}")
-    if writer.failed:
-        raise typer.Exit(1 if done else 2)
-
-
-def _images(inputs: list[Path]) -> list[Path]:
-    """The files named, and those in the folders named; a missing file is left to fail on its own."""
-    from monai_sa2va.data.read_image import list_images
-
-    images: list[Path] = []
-    for place in inputs:
-        images += [Path(entry["image"]) for entry in list_images(place)] if place.is_dir() else [place]
-    if not images:
-        raise ConfigError("there is no INPUT; name files or folders")
-    return images
-
-
-def _run(
-    segmenter: Segmenter, writer: ResultWriter, images: list[Path], prompts: list[str], mode: str, context: str | None
-) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    # a bar is for people; logs get the lines below it only
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        whole = bars.add_task("images", total=len(images))
-        slices = bars.add_task("slices", total=1, visible=False)
-        for image in images:
-
-            def show(done: int, total: int) -> None:
-                bars.update(slices, completed=done, total=total, visible=total > 1)
-
-            result = writer.process(segmenter, image, prompts, show, mode=mode, context=context)
-            if result.error:
-                shown = image if writer.include_patient else result.image
-                bars.console.print(f"{shown}: {result.error}", markup=False, highlight=False, soft_wrap=True)
-            bars.advance(whole)
+    if dry_run:
+        typer.echo("\n".join(command.describe()))
+        return
+    with Progress(command.jobs, include_patient) as progress:
+        tables = command.run(progress.outcome, progress.slices, workers, ray)
+    typer.echo(f"{tables.told()}; results are in {output}")
+    # what failed has had its line
+    if tables.exit_code == 2 and not tables.failed:
+        raise DataError(tables.nothing_done())
+    if tables.exit_code:
+        raise typer.Exit(tables.exit_code)

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ _TO_RAS = {
     "las": (-1.0, 1.0, 1.0),
 }
 
+
+# bytes that one byte of gzip can stand for at most, by its format
+_MOST_DEFLATED = 1032
 
 # NIfTI's codes of length -> mm; what names none, or another, counts as mm
 _MM_OF_UNIT = {1: 1000.0, 3: 0.001}
@@ -183,6 +187,7 @@ def _read_nifti(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
     import nibabel
 
     image: Any = nibabel.load(path)
+    _check_size(path, image)
     affine = np.array(image.affine, dtype=np.float64)
     # its lower three bits; the next are the unit of time
     affine[:3] *= _MM_OF_UNIT.get(int(image.header["xyzt_units"]) & 7, 1.0)
@@ -192,11 +197,23 @@ def _read_nifti(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
     )
 
 
+def _check_size(path: Path, image: Any) -> None:
+    """Refuse a header that promises more than its file can hold: memory for all of it would be taken first."""
+    promised = math.prod(int(n) for n in image.shape) * image.get_data_dtype().itemsize
+    packed = image_suffix(path) == ".nii.gz"
+    if promised > path.stat().st_size * (_MOST_DEFLATED if packed else 1):
+        raise DataError(f"{path.name} can't be read: its header says {promised} bytes of values, which it can't hold")
+
+
 def _read_nrrd(path: Path, values: bool) -> tuple[Grid, np.ndarray]:
     import nrrd
 
+    header = nrrd.read_header(str(path))
+    # any file of the machine would be opened, whoever wrote the header
+    if "data file" in header or "datafile" in header:
+        raise DataError(f"{path.name} keeps its values in another file; write one .nrrd that holds them")
     # index_order F, nrrd's default, is x first
-    data, header = nrrd.read(str(path)) if values else (np.empty(0), nrrd.read_header(str(path)))
+    data = nrrd.read(str(path))[0] if values else np.empty(0)
     sizes = tuple(int(size) for size in header["sizes"])
     directions = header.get("space directions")
     if directions is None:

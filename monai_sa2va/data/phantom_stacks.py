@@ -30,7 +30,7 @@ from monai_sa2va.data.phantoms import LABEL_VALUES, SYNONYMS, check_phantom
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError
 
-__all__ = ["STACK_LOOKS", "PhantomStack", "check_stack", "make_stack", "write_stack"]
+__all__ = ["STACK_LOOKS", "PhantomStack", "check_stack", "make_stack", "stack_entry", "write_stack"]
 
 STACK_LOOKS: Mapping[str, tuple[str, ...]] = {
     "volume": ("ct", "ultrasound"),
@@ -166,9 +166,20 @@ def write_stack(folder: Path, stack: PhantomStack) -> dict[str, Any]:
     name = f"{stack.look}_{stack.kind}_{stack.seed:06d}.nii.gz"
     _write_nifti(folder / "images" / name, stack.image, stack)
     _write_nifti(folder / "labels" / name, stack.label, stack)
+    return stack_entry(stack, f"images/{name}", f"labels/{name}")
+
+
+def stack_entry(stack: PhantomStack, image: str, label: str) -> dict[str, Any]:
+    """The datalist's entry of a volume or cine, as :func:`write_stack` returns it.
+
+    Args:
+        stack: what was written.
+        image: its path, relative to the datalist.
+        label: that of its truth.
+    """
     entry: dict[str, Any] = {
-        Keys.IMAGE.value: f"images/{name}",
-        Keys.LABEL.value: f"labels/{name}",
+        Keys.IMAGE.value: image,
+        Keys.LABEL.value: label,
         Keys.PROMPTS.value: {str(LABEL_VALUES[held]): list(SYNONYMS[held]) for held in stack.names},
         Keys.ABSENT.value: list(stack.absent),
         Keys.FOREIGN.value: [list(words) for other, words in SYNONYMS.items() if other not in STRUCTURES[stack.look]],

@@ -42,6 +42,7 @@ __all__ = [
     "SYNONYMS",
     "Phantom",
     "check_phantom",
+    "image_entry",
     "make_phantom",
     "write_phantoms",
 ]
@@ -146,6 +147,7 @@ def write_phantoms(
     splits: Mapping[str, float] | None = None,
     kind: str = "image",
     slices: int = 24,
+    write: Callable[[Path, Any], dict[str, Any]] | None = None,
 ) -> Path:
     """Write phantoms and their datalist: ``images/``, ``labels/`` and ``datalist.json`` with relative paths.
 
@@ -161,12 +163,14 @@ def write_phantoms(
             :data:`~monai_sa2va.data.phantom_stacks.STACK_LOOKS`.
         format: ``"png"``, the default of images: 8-bit images (RGB for the fundus, else grey) and 8-bit label maps.
             ``"nifti"``: grey (luminance of the fundus), uint8, (X, Y), pixels of 1 mm, x towards the patient's left and
-            y towards the back, as an axial slice is shown.
+            y towards the back, as an axial slice is shown. As DICOM see
+            :func:`~monai_sa2va.writers.phantom_dicom.write_dicom_phantoms`.
         splits: share of each section, ``"training"``, ``"validation"``, ``"testing"``, adding up to 1; `DEFAULT_SPLITS`
             where not given.
-        kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI, see
+        kind: ``"image"``, or ``"volume"`` or ``"cine"``, which are NIfTI or DICOM, see
             :func:`~monai_sa2va.data.phantom_stacks.write_stack`.
         slices: of a volume, or frames of a cine, 8 to 256.
+        write: writes a phantom below a folder and returns its entry, in place of ``format``.
 
     Returns:
         Path of the datalist.
@@ -191,7 +195,7 @@ def write_phantoms(
             raise ConfigError(f"kind is {kind!r}; allowed: image, {', '.join(STACK_LOOKS)}")
         check_stack(kind, size, slices)
         if format not in (None, "nifti"):
-            raise ConfigError(f"format is {format!r}; a {kind} is written as nifti")
+            raise ConfigError(f"format is {format!r}; a {kind} is written as nifti or dicom")
     sections = _sections(count, DEFAULT_SPLITS if splits is None else splits)
     folder = Path(folder)
     try:
@@ -207,10 +211,17 @@ def write_phantoms(
             steps = track(range(count), "phantoms", console=console, disable=not console.is_terminal, transient=True)
             for i, section in zip(steps, sections, strict=True):
                 look = names[(seed + i) % len(names)]
-                if kind == "image":
-                    entry = _write_one(partial, make_phantom(seed + i, look, size), format or "png")
+                made: Any = (
+                    make_phantom(seed + i, look, size)
+                    if kind == "image"
+                    else make_stack(seed + i, kind, look, size, slices)
+                )
+                if write is not None:
+                    entry = write(partial, made)
                 else:
-                    entry = write_stack(partial, make_stack(seed + i, kind, look, size, slices))
+                    entry = (
+                        _write_one(partial, made, format or "png") if kind == "image" else write_stack(partial, made)
+                    )
                 datalist[section].append(entry)
             (partial / DATALIST_NAME).write_text(json.dumps(datalist, indent=1) + "\n", encoding="utf-8")
             for part in ("images", "labels", DATALIST_NAME):
@@ -256,10 +267,21 @@ def _write_one(folder: Path, phantom: Phantom, file_format: str) -> dict[str, An
     name = f"{phantom.look}_{phantom.seed:06d}{suffix}"
     write(folder / "images" / name, phantom.image if phantom.look == "fundus" else phantom.image[..., 0])
     write(folder / "labels" / name, phantom.label)
+    return image_entry(phantom, f"images/{name}", f"labels/{name}")
+
+
+def image_entry(phantom: Phantom, image: str, label: str) -> dict[str, Any]:
+    """The datalist's entry of an image.
+
+    Args:
+        phantom: what was written.
+        image: its path, relative to the datalist.
+        label: that of its truth.
+    """
     prompts = {LABEL_VALUES[structure]: list(SYNONYMS[structure]) for structure in phantom.masks}
     return {
-        Keys.IMAGE.value: f"images/{name}",
-        Keys.LABEL.value: f"labels/{name}",
+        Keys.IMAGE.value: image,
+        Keys.LABEL.value: label,
         Keys.PROMPTS.value: {str(value): prompts[value] for value in sorted(prompts)},
         Keys.ABSENT.value: list(phantom.absent),
         Keys.FAMILY.value: phantom.look,

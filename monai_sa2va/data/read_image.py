@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +29,40 @@ from PIL import Image
 
 from monai_sa2va.data.headers import SUFFIXES, Grid, image_suffix, read_grid, read_values
 from monai_sa2va.data.patients import hide_folders, without_texts
+from monai_sa2va.data.source_image import SourceImage
+from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.source import file_name, grid_of
 
-__all__ = ["SourceImage", "list_images", "read_image"]
+__all__ = ["list_images", "read_image"]
 
 _ARRAY_DTYPES = ("bool", "uint8", "uint16", "int16")
-
-
-@dataclass(frozen=True, eq=False)
-class SourceImage:
-    """An image as it was handed over.
-
-    Attributes:
-        pixels: (C, X, Y) or (C, X, Y, Z) of the source's own type; a volume's affine is index -> RAS, mm.
-        name: base name of its file, ``"image"`` where there is none; never a folder, which may name a patient.
-        grid: its spatial shape, and index -> RAS in mm where the source says it.
-        header: nibabel's header of a NIfTI file, else ``None``.
-    """
-
-    pixels: MetaTensor
-    name: str
-    grid: Grid
-    header: Any = None
 
 
 def read_image(image: Any) -> SourceImage:
     """Read a file, or take what is in memory.
 
     Args:
-        image: path of a picture (PNG, JPEG, TIFF, BMP) or volume (NIfTI, NRRD); picture of Pillow; array (H, W) or
-            (H, W, 3) of bool, uint8, uint16 or int16; or ``MetaTensor`` (C, X, Y) or (C, X, Y, Z), as MONAI's
-            ``LoadImage(ensure_channel_first=True)`` gives; its affine is taken as mm, a NIfTI file's by its unit.
+        image: path of a picture (PNG, JPEG, TIFF, BMP) or volume (NIfTI, NRRD), or of a DICOM file, folder or zip that
+            holds exactly one series; a series that :func:`~monai_sa2va.dicom.scan.scan` found; picture of Pillow; array
+            (H, W) or (H, W, 3) of bool, uint8, uint16 or int16; or ``MetaTensor`` (C, X, Y) or (C, X, Y, Z), as MONAI's
+            ``LoadImage(ensure_channel_first=True)`` gives; its affine is taken as mm, a NIfTI file's by its unit. What
+            was read already is given back.
 
     Raises:
+        ConfigError: when it is DICOM, and pydicom is not installed.
         DataError: when it is none of these, is missing, damaged, or has no orientation though it is a volume.
     """
+    if isinstance(image, SourceImage):
+        return image
     if isinstance(image, (str, os.PathLike)):
-        return _read_file(Path(image))
+        from monai_sa2va.dicom.image import looks_like_dicom, read_dicom
+
+        return read_dicom(Path(image)) if looks_like_dicom(Path(image)) else _read_file(Path(image))
+    if isinstance(image, DicomSeries):
+        from monai_sa2va.dicom.image import read_series
+
+        return read_series(image)
     if isinstance(image, MetaTensor):
         if image.ndim not in (3, 4) or 0 in image.shape:
             raise DataError(f"image has shape {tuple(image.shape)}; expected (C, X, Y) or (C, X, Y, Z), none empty")
@@ -83,7 +78,7 @@ def read_image(image: Any) -> SourceImage:
         if image.dtype.name not in _ARRAY_DTYPES:
             raise DataError(f"image is an array of {image.dtype}; expected {', '.join(_ARRAY_DTYPES)}")
         return _in_memory(image, {})
-    raise DataError(f"image is a {type(image).__name__}; expected a path, a picture, an array or a MetaTensor")
+    raise DataError(f"image is a {type(image).__name__}; expected a path, picture, array, MetaTensor or series")
 
 
 def list_images(

@@ -9,30 +9,37 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""The engine of the bundle's inference: a loader of paths in, a folder of results out."""
+"""The engine of the bundle's inference: a loader of jobs or paths in, a folder of results out."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from torch.utils.data import DataLoader
 
-from monai_sa2va.engines.termination import finishing
-from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.batch.job import Job, Outcome
+from monai_sa2va.batch.lock import refuse_held, run_lock
+from monai_sa2va.batch.plan import jobs_of_entries
+from monai_sa2va.batch.read_ahead import read_ahead
+from monai_sa2va.batch.run import check_output, prepare_output, stop_where_full
+from monai_sa2va.batch.shards import Shard
+from monai_sa2va.batch.tables import Tables
+from monai_sa2va.batch.worker import Opened, Options, Worker, need_writers
+from monai_sa2va.engines.termination import finishing, release
 from monai_sa2va.errors import DataError
-from monai_sa2va.inferers.first_frames import check_context
 from monai_sa2va.inferers.image import ImageInferer, check_mode, check_prompts
+from monai_sa2va.inferers.volume import VolumeInferer, check_context
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
 from monai_sa2va.transforms.intensity import Window
-from monai_sa2va.writers.results import ResultWriter, Written
+from monai_sa2va.writers.masks import check_formats
 
 __all__ = ["BatchSegmenter"]
 
@@ -40,34 +47,38 @@ _log = logging.getLogger(__name__)
 
 
 class BatchSegmenter(Evaluator):
-    """Segments every image of a loader by the same prompts, through :class:`~monai_sa2va.predictor.Segmenter`.
+    """Segments every image and series of a loader, as :func:`~monai_sa2va.batch.run.run_batch` does.
 
-    An image that fails doesn't stop the others: it is logged, and listed in ``summary.csv``; where all fail, the run
-    ends with a ``DataError``. After each iteration ``state.output["results"]`` holds a
-    :class:`~monai_sa2va.writers.results.Written` for each image of the batch.
+    What an earlier run has done with the same prompts, options and weights is not done again. An image that fails
+    doesn't stop the others: it is logged, and listed in ``summary.csv``; where nothing is done, the run ends with a
+    ``DataError``. After each iteration ``state.output["results"]`` holds the
+    :class:`~monai_sa2va.batch.job.Outcome` of one image.
 
     Args:
         device: where the network runs.
-        val_data_loader: of entries ``{"image": path}``, such as :func:`~monai_sa2va.data.read_image.list_images`
-            gives, without transforms; an entry may bring ``"prompts"`` of its own.
+        val_data_loader: of :class:`~monai_sa2va.batch.job.Job`, as :func:`~monai_sa2va.batch.plan.plan_jobs` gives
+            them, or of entries ``{"image": path}``, without transforms; an entry may bring ``"prompts"`` of its own.
         network: with its weights, or with a handler in ``val_handlers`` that loads them when the run starts.
         inferer: applies the network to one picture.
-        prompts: one sentence or several.
-        output_dir: as for :class:`~monai_sa2va.writers.results.ResultWriter`, like the next two.
-        formats: of the masks.
-        overwrite: whether results of an earlier run may be replaced.
+        prompts: one sentence or several, for entries that bring none.
+        output_dir: where results go; made where it isn't there, when the run starts.
+        formats: of the masks; ``None``: what suits each source.
+        overwrite: whether what an earlier run has done is done again.
         val_handlers: MONAI or Ignite handlers.
         amp: autocast to bfloat16.
         window: as for :class:`~monai_sa2va.predictor.Segmenter`, like the next one.
         axis: how volumes are sliced.
         mode: ``"segment"`` or ``"chat"``, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
         context: what the language model sees of a cine, as for :meth:`~monai_sa2va.predictor.Segmenter.segment`.
-        include_patient: as for :class:`~monai_sa2va.writers.results.ResultWriter`; an entry may bring ``"patient"``.
+        include_patient: as for :func:`~monai_sa2va.writers.results.write_results`; an entry may bring ``"patient"``.
+        shard: ``"2/8"`` does the second of eight parts alone, and names its tables so.
+        volume_inferer: goes through volumes and cines, as for :class:`~monai_sa2va.predictor.Segmenter`.
+        planes: in which planes volumes are asked, likewise.
 
     Raises:
         PromptError: when a prompt is empty or too long.
-        ConfigError: when a format, the device, the window, the axis, the mode or the context can't be used.
-        OutputError: when ``output_dir`` can't be written to.
+        ConfigError: when a format, the device, the window, the axis, the mode, the context or the shard can't be used.
+        OutputError: when ``output_dir`` can't be written to, or another run is at it.
     """
 
     def __init__(
@@ -78,8 +89,8 @@ class BatchSegmenter(Evaluator):
         inferer: ImageInferer,
         prompts: str | Sequence[str],
         output_dir: str | os.PathLike[str],
-        formats: Sequence[str] = ("png", "nifti"),
-        overwrite: bool = True,
+        formats: Sequence[str] | None = None,
+        overwrite: bool = False,
         val_handlers: Sequence[Any] | None = None,
         amp: bool = False,
         window: str | Mapping[str, Any] | Window = "auto",
@@ -87,18 +98,32 @@ class BatchSegmenter(Evaluator):
         mode: str = "segment",
         context: str | None = None,
         include_patient: bool = False,
+        shard: str | None = None,
+        volume_inferer: VolumeInferer | None = None,
+        planes: str = "one",
     ) -> None:
-        # self.mode is MONAI's
-        self.prompts, self.answer_mode = check_prompts(prompts), check_mode(mode)
-        self.context = check_context(context)
-        self.network, self.inferer = network, inferer
-        self.segmenter = Segmenter(network, device, window=window, inferer=inferer, axis=axis)
-        self._output = (output_dir, tuple(formats), overwrite, include_patient)
-        self.writer = ResultWriter(*self._output)
-        super().__init__(
-            device=device, val_data_loader=val_data_loader, val_handlers=val_handlers, amp=amp, decollate=False
+        self.prompts = check_prompts(prompts)
+        self.options = Options(
+            Path(output_dir),
+            None if formats is None else check_formats(formats),
+            check_mode(mode),
+            check_context(context, None if volume_inferer is None else volume_inferer.volume),
+            amp,
+            overwrite,
+            include_patient,
         )
-        self.add_event_handler(Events.EPOCH_COMPLETED, self._finish)
+        self.network, self.inferer = network, inferer
+        self.segmenter = Segmenter(
+            network, device, window=window, inferer=inferer, axis=axis, volume_inferer=volume_inferer, planes=planes
+        )
+        self.shard = None if shard is None else Shard.parse(shard)
+        check_output(output_dir)
+        refuse_held(self.options.output_dir, self.shard)
+        self.tables = Tables(self.options.output_dir, self.shard)
+        self._loader = val_data_loader
+        super().__init__(
+            device=device, val_data_loader=(), val_handlers=val_handlers, amp=amp, decollate=False, epoch_length=1
+        )
         ProgressBar(desc="segment").attach(self)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
@@ -111,59 +136,73 @@ class BatchSegmenter(Evaluator):
 
         Raises:
             DataError: when no image could be segmented, or the loader gives no paths.
-            OutputError: when an earlier run's tables are there and ``overwrite`` is off, or tables can't be written.
+            ConfigError: when a format needs what isn't installed.
+            OutputError: when the folder or tables can't be written, another run is at it, or the disk is full.
         """
-        self.writer = ResultWriter(*self._output)
-        with finishing(self._write):
+        entries = (entry for batch in self._loader for entry in (batch if isinstance(batch, list) else _apart(batch)))
+        jobs = list(jobs_of_entries(entries, self.prompts))
+        mine = jobs if self.shard is None else self.shard.pick(jobs)
+        need_writers(mine, self.options.formats)
+        worker = Worker(self.segmenter, self.options)
+        self.tables = Tables(self.options.output_dir, self.shard, {"device": str(self.segmenter.device)})
+        self.data_loader, self.state.epoch_length = _Opening(mine, worker), len(mine)
+        self._worker = worker
+        output = prepare_output(self.options.output_dir)
+        with run_lock(output, self.shard), finishing(self._write):
             super().run(global_epoch)
+        self._tell()
 
     def check_complete(self) -> None:
         """End a program whose exit code should tell that some images of the last run failed, as the bundle's.
 
         Raises:
-            DataError: when some did.
+            DataError: when some were refused or failed.
         """
-        failed = len(self.writer.failed)
+        failed = len(self.tables.failed)
         if failed:
-            raise DataError(f"{failed} of {len(self.writer.results)} images failed, see summary.csv")
+            raise DataError(f"{failed} of {len(self.tables.outcomes)} images failed, see {self.tables.summary}")
 
-    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Written]]:
-        output = []
-        for path, prompts, patient in _asked(batchdata, self.prompts):
-            with torch.autocast(self.segmenter.device.type, dtype=torch.bfloat16, enabled=self.amp):
-                result = self.writer.process(
-                    self.segmenter, path, prompts, patient=patient, mode=self.answer_mode, context=self.context
-                )
-            if result.error:
-                _log.error("%s: %s", result.image, result.error)
-            output.append(result)
-        return {"results": output}
+    def _iteration(self, engine: Any, batchdata: Any) -> dict[str, list[Outcome]]:
+        outcome = self._worker.finish(batchdata)
+        # once the weights are there, which a handler may have loaded
+        self.tables.about["weights"] = self._worker.weights
+        self.tables.add(outcome)
+        release()
+        if outcome.again:
+            _log.warning("%s: [%s] %s", outcome.image, outcome.code, outcome.reason)
+        if outcome.error:
+            _log.error("%s: %s", outcome.image, outcome.error)
+        stop_where_full(outcome)
+        return {"results": [outcome]}
 
     def _write(self) -> None:
-        if self.writer.results:
-            self.writer.close()
+        if self.tables.outcomes:
+            self.tables.write()
 
-    def _finish(self) -> None:
-        failed = self.writer.failed
-        total = len(self.writer.results)
-        _log.info("segmented %d of %d images; results are in %s", total - len(failed), total, self._output[0])
+    def _tell(self) -> None:
+        failed = self.tables.failed
+        _log.info("%s; results are in %s", self.tables.told(), self.options.output_dir)
         if failed:
-            _log.error("failed: %s", ", ".join(result.image for result in failed))
-        if total and len(failed) == total:
-            raise DataError(f"none of {total} images could be segmented, the first because: {failed[0].error}")
+            _log.error("failed: %s", ", ".join(outcome.image for outcome in failed))
+        if self.tables.exit_code == 2:
+            raise DataError(self.tables.nothing_done())
 
 
-def _asked(batch: Any, prompts: Sequence[str]) -> list[tuple[str, Sequence[str], str | None]]:
-    """Path, prompts and patient of each entry: its own prompts where it has some."""
-    asked: list[tuple[str, Sequence[str], str | None]] = []
-    for entry in batch if isinstance(batch, (list, tuple)) else [batch]:
-        image = entry.get(Keys.IMAGE) if isinstance(entry, Mapping) else None
-        own = entry.get(Keys.PROMPTS) if isinstance(entry, Mapping) else None
-        patient = entry.get(Keys.PATIENT) if isinstance(entry, Mapping) else None
-        paths: Sequence[Any] = image if isinstance(image, (list, tuple)) else [image]
-        if not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
-            raise DataError(
-                "a batch has no path under 'image'; give the dataset entries {'image': path} and no transform"
-            )
-        asked += [(os.fspath(path), prompts if own is None else own, patient) for path in paths]
-    return asked
+class _Opening:
+    """Jobs as the engine's data: each is opened while the one before it is computed."""
+
+    def __init__(self, jobs: Sequence[Job], worker: Worker) -> None:
+        self._jobs, self._worker = jobs, worker
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Opened]:
+        return read_ahead(self._jobs, self._worker.open)
+
+
+def _apart(batch: Any) -> list[Any]:
+    """Entries of a batch that MONAI's or torch's collation has put together."""
+    if not isinstance(batch, Mapping) or not isinstance(batch.get("image"), (list, tuple)):
+        return list(batch) if isinstance(batch, tuple) else [batch]
+    return [{**batch, "image": path} for path in batch["image"]]

@@ -24,10 +24,11 @@ from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
-from monai_sa2va.errors import ConfigError, DataError, PromptError
+from monai_sa2va.errors import DataError, PromptError
 from monai_sa2va.inferers.forward import ForwardDrawer
 from monai_sa2va.inferers.image import ImageResult, check_mode
 from monai_sa2va.inferers.presence import Presence
+from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.networks.chat import check_max_new_tokens, generate_reply, name_objects, speak
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -35,7 +36,7 @@ from monai_sa2va.transforms.chat import Control, encode, get_template
 from monai_sa2va.transforms.picture import to_picture
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction", "check_context"]
+__all__ = ["FIRST_FRAMES", "FirstFramesInferer", "Prediction"]
 
 FIRST_FRAMES = "first5"
 """Name of the reference's context of a cine: its first five frames."""
@@ -55,7 +56,7 @@ class Prediction:
     text: str
     ids: tuple[int, ...]
     names: tuple[str, ...]
-    frames: list[ImageResult]
+    frames: Sequence[ImageResult]
 
 
 class FirstFramesInferer(Inferer):
@@ -99,7 +100,7 @@ class FirstFramesInferer(Inferer):
         prompt: str,
         mode: str = "segment",
         progress: Callable[[int, int], None] | None = None,
-    ) -> list[ImageResult]:
+    ) -> SliceResults:
         """Segment a cine by a sentence.
 
         Args:
@@ -216,26 +217,23 @@ class FirstFramesInferer(Inferer):
         names: list[str],
         answer: str,
         progress: Callable[[int, int], None] | None,
-    ) -> list[ImageResult]:
+    ) -> SliceResults:
         threshold = self.presence.threshold_of(network)
-        results = []
-        for drawn in self.drawer(inputs, network, language):
+        results = SliceResults(len(inputs), progress)
+        for number, drawn in enumerate(self.drawer(inputs, network, language)):
             presence = self.presence(network, drawn.object_scores)
             masks = drawn.masks if threshold is None else drawn.masks & (presence >= threshold)[:, None, None]
-            results.append(
-                ImageResult(
-                    masks=masks,
-                    names=names,
-                    prompt_indices=[0] * len(names),
-                    presence=presence,
-                    iou_scores=drawn.iou_scores,
-                    answers=[answer],
-                    phrases=[names],
-                    presence_threshold=threshold,
-                )
+            result = ImageResult(
+                masks=masks,
+                names=names,
+                prompt_indices=[0] * len(names),
+                presence=presence,
+                iou_scores=drawn.iou_scores,
+                answers=[answer],
+                phrases=[names],
+                presence_threshold=threshold,
             )
-            if progress is not None:
-                progress(len(results), len(inputs))
+            results.keep(number, result)
         return results
 
     def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
@@ -248,14 +246,3 @@ def _as_answered(network: Sa2VA, answer: str) -> list[int]:
         raise PromptError(f"answer is a {type(answer).__name__}; give a text, the same for all pictures, or None")
     suffix = get_template(network.config.template).suffix
     return encode(network.tokenizer, [Control(answer.removesuffix(suffix) + suffix)])
-
-
-def check_context(context: str | None) -> str | None:
-    """The context of a cine, where there is one of that name; ``None``: each slice is asked by itself.
-
-    Raises:
-        ConfigError: when there is none of that name.
-    """
-    if context not in (None, FIRST_FRAMES):
-        raise ConfigError(f"context is {context!r}; allowed: {FIRST_FRAMES}, or none")
-    return context

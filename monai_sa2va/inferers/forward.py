@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.inferers.steps import draw_objects, picture_maps
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.prompts import GroundingPrompts
@@ -93,7 +94,7 @@ class ForwardDrawer:
             if not groups:
                 yield DrawnFrame(torch.zeros((0, *size), dtype=torch.bool), torch.zeros(0), torch.zeros(0))
                 continue
-            maps = trackers[0].encode(network.processor.grounding_image(picture).unsqueeze(0), 1)
+            maps = picture_maps(network, picture)
             drawn = [
                 self._draw(number, len(inputs), tracker, prompts, maps)
                 for tracker, prompts in zip(trackers, groups, strict=True)
@@ -109,13 +110,12 @@ class ForwardDrawer:
         self, number: int, n_frames: int, tracker: ObjectTracker, prompts: GroundingPrompts, maps: list[torch.Tensor]
     ) -> DecodedMasks:
         """Some objects in one frame."""
-        own = [level.expand(len(prompts), -1, -1, -1) for level in maps]
         if number >= self.n_context:
-            return tracker.carry(number, own)
-        decoded = tracker.sam2.decode(tracker.sam2.without_memory(own), prompts)
+            return tracker.carry(number, maps)
+        decoded = draw_objects(tracker.network, maps, prompts)
         # where no frame follows nothing has to be remembered
         if n_frames > self.n_context:
-            tracker.condition(number, own, decoded)
+            tracker.condition(number, maps, decoded)
         return decoded
 
     def _bank(self) -> MemoryBank:

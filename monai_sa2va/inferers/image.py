@@ -16,21 +16,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.networks.utils import eval_mode
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import ConfigError, PromptError
 from monai_sa2va.inferers.presence import Presence
+from monai_sa2va.inferers.sliding_window import SeenLogits, SlidingWindows
+from monai_sa2va.inferers.steps import (
+    answer_tokens,
+    draw_objects,
+    evaluating,
+    name_objects,
+    picture_maps,
+    picture_tokens,
+    tell_objects,
+)
 from monai_sa2va.inferers.tracking import full_size_masks
 from monai_sa2va.networks.chat import Reply, check_max_new_tokens, generate_reply
-from monai_sa2va.networks.naming import answer_ids, find_objects
-from monai_sa2va.networks.sa2va import ImageEncoding, Sa2VA
+from monai_sa2va.networks.prompts import GroundingPrompts
+from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.transforms.picture import to_picture
+from monai_sa2va.transforms.postprocess import upsample_mask_logits
 from monai_sa2va.transforms.sentences import check_prompt
 
 __all__ = ["MODES", "ImageInferer", "ImageResult", "check_mode", "check_prompts"]
@@ -55,6 +67,8 @@ class ImageResult:
             other slices of a volume the finding, and keep their objects the same.
         replies: in chat the reply to each prompt, of the same use; else empty.
         presence_threshold: presence below which masks were emptied; ``None`` for never.
+        language: (N, C), what the language model told SAM2 of each object in this picture, on the network's device;
+            ``None`` where objects were drawn otherwise.
     """
 
     masks: torch.Tensor
@@ -66,6 +80,7 @@ class ImageResult:
     phrases: list[list[str]]
     replies: list[Reply] = field(default_factory=list)
     presence_threshold: float | None = None
+    language: torch.Tensor | None = None
 
 
 class ImageInferer(Inferer):
@@ -84,6 +99,10 @@ class ImageInferer(Inferer):
         presence_threshold: presence (0 to 1) below which a mask is emptied, ``None`` for never; ``"stored"`` takes
             that of the network's configuration.
         max_new_tokens: most tokens of an answer in chat.
+        roi_size: draws in overlapping windows of this side, pixels, or these rows and columns, for thin structures in
+            large images, see :class:`~monai_sa2va.inferers.sliding_window.SlidingWindows`; ``None`` draws the whole
+            picture at once. What the prompts name is read beside the whole picture either way.
+        overlap: of neighbouring windows, 0 to below 1.
 
     Raises:
         ConfigError: when an argument is out of its range.
@@ -95,6 +114,8 @@ class ImageInferer(Inferer):
         max_prompts: int = 32,
         presence_threshold: float | str | None = "stored",
         max_new_tokens: int = 256,
+        roi_size: int | Sequence[int] | None = None,
+        overlap: float = 0.25,
     ) -> None:
         super().__init__()
         if max_prompts < 1:
@@ -102,6 +123,7 @@ class ImageInferer(Inferer):
         self.amp, self.max_prompts = amp, max_prompts
         self.presence = Presence(presence_threshold)
         self.max_new_tokens = check_max_new_tokens(max_new_tokens)
+        self.windows = None if roi_size is None else SlidingWindows(roi_size, overlap)
 
     def __call__(  # type: ignore[override]  # MONAI's own inferers name their arguments, too
         self,
@@ -132,24 +154,25 @@ class ImageInferer(Inferer):
             if given is not None and len(given) != len(asked):
                 raise PromptError(f"{key} has {len(given)} entries for {len(asked)} prompts; give one a prompt")
         picture = to_picture(inputs)
-        with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
-            sample = network.processor.image(picture)
-            encoding = network.encode_image(
-                sample[Keys.PIXEL_VALUES].to(network.device, network.dtype),
-                sample[Keys.GROUNDING_PIXEL_VALUES].to(network.device, network.dtype),
-                sample.get(Keys.IMAGE_GRID),
-            )
-            n_tiles = network.processor.n_tiles(sample)
+        with evaluating(network), torch.inference_mode(), self.autocast(network.device):
+            tokens, n_tiles = picture_tokens(network, picture)
             if mode == "chat":
-                told, known, replies = self._chat(network, encoding, asked, n_tiles, replies)
+                if replies is None:
+                    replies = [generate_reply(network, tokens, text, self.max_new_tokens) for text in asked]
+                known = [list(reply.names) for reply in replies]
             else:
                 known = [
-                    find_objects(network, encoding.tokens, text) if phrases is None else list(phrases[i])
+                    list(name_objects(network, tokens, text) if phrases is None else phrases[i])
                     for i, text in enumerate(asked)
                 ]
-                told = [answer_ids(network, text, names, n_tiles) for text, names in zip(asked, known, strict=True)]
-            rows = [ids for ids, _ in told]
-            masks, presence, ious = self._decode(network, encoding, rows, (picture.height, picture.width))
+            told = _Told(asked, known, replies if mode == "chat" else None)
+            if self.windows is None:
+                low, presence, ious, language = self._draw(network, picture, (tokens, n_tiles), told)
+                masks = full_size_masks(network, low, (picture.height, picture.width))
+            else:
+                look = partial(self._window, network, told)
+                masks, presence, ious = self.windows(picture, look, self.presence.decision_of(network))
+                language = None
         threshold = self.presence.threshold_of(network)
         if threshold is not None:
             masks = masks & (presence >= threshold)[:, None, None]
@@ -159,47 +182,70 @@ class ImageInferer(Inferer):
             prompt_indices=[i for i, names in enumerate(known) for _ in names],
             presence=presence,
             iou_scores=ious,
-            answers=[answer for _, answer in told],
+            answers=told.answers(network, n_tiles),
             phrases=known,
             replies=list(replies or ()),
             presence_threshold=threshold,
+            language=language,
         )
 
-    def _chat(
-        self,
-        network: Sa2VA,
-        encoding: ImageEncoding,
-        asked: Sequence[str],
-        n_tiles: int,
-        replies: Sequence[Reply] | None,
-    ) -> tuple[list[tuple[torch.Tensor, str]], list[list[str]], list[Reply]]:
-        """Of each prompt token ids with its answer, and the answer; its objects' names; the replies."""
-        if replies is None:
-            replies = [generate_reply(network, encoding.tokens, text, self.max_new_tokens) for text in asked]
-        told = []
-        for text, reply in zip(asked, replies, strict=True):
-            ids = network.processor.conversation([(text, None)], n_tiles)[Keys.INPUT_IDS]
-            told.append((torch.cat([ids, torch.tensor(reply.ids, dtype=ids.dtype)]), reply.text))
-        return told, [list(reply.names) for reply in replies], list(replies)
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """What the network runs under."""
         return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
-    def _decode(
-        self, network: Sa2VA, encoding: ImageEncoding, rows: Sequence[torch.Tensor], size: tuple[int, int]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Masks (N, H, W) bool, presence and predicted IoU (N,), on the CPU."""
-        masks, presence, ious = [], [], []
+    def _draw(
+        self, network: Sa2VA, picture: Image.Image, seen: tuple[Any, int], known: _Told
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (N, S/4, S/4); presence and predicted IoU (N,), on the CPU; and what SAM2 was told, (N, C)."""
+        tokens, n_tiles = seen
+        maps, rows = picture_maps(network, picture), known.rows(network, n_tiles)
+        masks, presence, ious, language = [], [], [], []
         for first in range(0, len(rows), self.max_prompts):
             part = rows[first : first + self.max_prompts]
             # what stands on padding is not attended to, and 0 is never [SEG]
-            ids = pad_sequence(list(part), batch_first=True).to(network.device)
-            attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True).to(network.device)
-            _, found = network.segment(encoding, ids, attended)
-            masks.append(full_size_masks(network, found.masks, size))
+            ids = pad_sequence(list(part), batch_first=True)
+            attended = pad_sequence([torch.ones_like(row) for row in part], batch_first=True)
+            told = tell_objects(network, tokens, ids, attended)
+            found = draw_objects(network, maps, GroundingPrompts.of_language(told))
+            logits, predicted = found.best()
+            masks.append(logits)
             presence.append(self.presence(network, found.object_scores))
-            ious.append(found.iou_scores.float().flatten().cpu())
-        return torch.cat(masks), torch.cat(presence), torch.cat(ious)
+            ious.append(predicted.float().cpu())
+            language.append(told)
+        return torch.cat(masks), torch.cat(presence), torch.cat(ious), torch.cat(language)
+
+    def _window(self, network: Sa2VA, told: _Told, picture: Image.Image) -> SeenLogits:
+        low, presence, ious, _ = self._draw(network, picture, picture_tokens(network, picture), told)
+        size = (picture.height, picture.width)
+        logits = upsample_mask_logits(low.float(), network.config.grounding.image_size, size)
+        return SeenLogits(logits.cpu(), presence, ious)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is answered to each prompt, whatever the picture."""
+
+    asked: Sequence[str]
+    names: Sequence[list[str]]
+    replies: Sequence[Reply] | None
+
+    def rows(self, network: Sa2VA, n_tiles: int) -> list[torch.Tensor]:
+        """Token ids of each prompt with its answer, about a picture of so many tiles."""
+        if self.replies is None:
+            pairs = zip(self.asked, self.names, strict=True)
+            return [answer_tokens(network, text, tuple(names), n_tiles)[0] for text, names in pairs]
+        rows = []
+        for text, reply in zip(self.asked, self.replies, strict=True):
+            ids = network.processor.conversation([(text, None)], n_tiles)[Keys.INPUT_IDS]
+            rows.append(torch.cat([ids, torch.tensor(reply.ids, dtype=ids.dtype)]))
+        return rows
+
+    def answers(self, network: Sa2VA, n_tiles: int) -> list[str]:
+        """The answer to each prompt."""
+        if self.replies is not None:
+            return [reply.text for reply in self.replies]
+        pairs = zip(self.asked, self.names, strict=True)
+        return [answer_tokens(network, text, tuple(names), n_tiles)[1] for text, names in pairs]
 
 
 def check_mode(mode: str) -> str:

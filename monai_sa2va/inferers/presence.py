@@ -18,7 +18,10 @@ import torch
 from monai_sa2va.errors import ConfigError
 from monai_sa2va.networks.sa2va import Sa2VA
 
-__all__ = ["Presence"]
+__all__ = ["LIKELY", "Presence"]
+
+LIKELY = 0.5
+"""Presence from which on an object counts as there where no threshold is stored: SAM2's own, a score above 0."""
 
 
 class Presence:
@@ -43,6 +46,11 @@ class Presence:
     def threshold_of(self, network: Sa2VA) -> float | None:
         """The threshold that holds for a network."""
         return network.config.presence_threshold if isinstance(self.threshold, str) else self.threshold
+
+    def decision_of(self, network: Sa2VA) -> float:
+        """Presence from which on an object counts as there: the threshold, or :data:`LIKELY`."""
+        threshold = self.threshold_of(network)
+        return LIKELY if threshold is None else threshold
 
     def __call__(self, network: Sa2VA, object_scores: torch.Tensor) -> torch.Tensor:
         """Presence (M,), 0 to 1, float32 on the CPU, of SAM2's object scores (M,), logits."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import torch
 
+from monai_sa2va.inferers.steps import carry_objects, remember_objects
 from monai_sa2va.networks.memory import MemoryBank
-from monai_sa2va.networks.prompts import GroundingPrompts
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.networks.sam2 import DecodedMasks
 from monai_sa2va.transforms.postprocess import binarize, upsample_mask_logits
@@ -25,7 +25,7 @@ __all__ = ["ObjectTracker", "full_size_masks"]
 
 
 class ObjectTracker:
-    """Encodes slices for SAM2, remembers what was drawn in them, and draws others from that.
+    """Remembers what was drawn in slices, and draws others from that.
 
     Args:
         network: in evaluation mode; the caller sees to it that no gradient is kept.
@@ -34,32 +34,27 @@ class ObjectTracker:
 
     def __init__(self, network: Sa2VA, bank: MemoryBank) -> None:
         self.network, self.bank = network, bank
-        self.sam2 = network.grounding_encoder.sam2_model
-
-    def encode(self, pixels: torch.Tensor, objects: int) -> list[torch.Tensor]:
-        """Feature maps of one slice, (1, 3, S, S), one entry an object."""
-        maps = self.network.grounding_encoder.encode(pixels.to(self.network.device, self.network.dtype))
-        return [level.expand(objects, -1, -1, -1) for level in maps]
 
     def condition(self, number: int, maps: list[torch.Tensor], decoded: DecodedMasks) -> None:
-        """Remember a slice in which the objects were prompted."""
-        logits, _ = decoded.best()
-        self.bank.condition(number, self.sam2.remember(maps[-1], logits, decoded.object_scores, decoded.pointers))
+        """Remember a slice in which the objects were prompted.
+
+        Args:
+            number: of the slice.
+            maps: its feature maps, one frame, from :func:`~monai_sa2va.inferers.steps.picture_maps`.
+            decoded: what was drawn.
+        """
+        self.bank.condition(number, remember_objects(self.network, [maps], decoded))
 
     def carry(self, number: int, maps: list[torch.Tensor], reverse: bool = False) -> DecodedMasks:
         """Draw the objects in a slice from memory, and remember it.
 
         Args:
             number: of the slice.
-            maps: from :meth:`encode`.
+            maps: as for :meth:`condition`.
             reverse: whether the stack is gone through from larger numbers to smaller ones.
         """
-        conditioned = self.sam2.attend(maps[-1], self.bank.entries(number, reverse))
-        nothing = GroundingPrompts.empty(len(conditioned), conditioned.device, maps[-1].dtype)
-        decoded = self.sam2.decode([*maps[:-1], conditioned], nothing)
-        logits, _ = decoded.best()
-        memory = self.sam2.remember(maps[-1], logits, decoded.object_scores, decoded.pointers)
-        self.bank.add(number, memory, reverse)
+        decoded = carry_objects(self.network, [maps], self.bank.entries(number, reverse))
+        self.bank.add(number, remember_objects(self.network, [maps], decoded), reverse)
         return decoded
 
 

@@ -13,7 +13,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -158,6 +158,24 @@ class MemoryBank:
             coming = number < frame if reverse else number > frame
             found.append(MemoryEntry(0, memory.features, None if coming and past_pointers_only else memory.pointers))
         return found + self._recent(frame, reverse, others)
+
+    def select(self, objects: Sequence[bool]) -> MemoryBank:
+        """What is remembered of some objects; the bank itself where that is all.
+
+        Args:
+            objects: of each, whether it stays.
+        """
+        if all(objects):
+            return self
+        rows = [row for row, stays in enumerate(objects) if stays]
+        chosen = MemoryBank(self.max_conditioned, self.recent, self.pointers, self.capacity, self.dtype)
+        for known, own in (
+            (self._conditioned, chosen._conditioned),
+            *zip(self._last.values(), chosen._last.values(), strict=True),
+        ):
+            for frame, (features, pointers) in known.items():
+                own[frame] = Memory(None if features is None else features[rows], pointers[rows])
+        return chosen
 
     def _recent(self, frame: int, reverse: bool, others: Mapping[int, Memory]) -> list[MemoryEntry]:
         found = []

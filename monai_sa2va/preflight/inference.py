@@ -20,12 +20,15 @@ from typing import Any
 
 import torch
 
+from monai_sa2va.batch.job import Status as JobStatus
+from monai_sa2va.batch.plan import jobs_of_entries
+from monai_sa2va.batch.shards import Shard
 from monai_sa2va.checkpoints.adapters import apply_adapter, read_adapter
 from monai_sa2va.checkpoints.info import read_info
 from monai_sa2va.checkpoints.load import load_weights, read_weights
 from monai_sa2va.data.checks import check_image
 from monai_sa2va.data.tokenizer import load_tokenizer
-from monai_sa2va.enums import Sa2VAKeys as Keys
+from monai_sa2va.dicom.series import DicomSeries
 from monai_sa2va.errors import CheckpointError, Sa2VAError
 from monai_sa2va.inferers.image import check_prompts
 from monai_sa2va.preflight.data import summed
@@ -35,6 +38,7 @@ from monai_sa2va.transforms.intensity import as_window
 from monai_sa2va.writers.masks import check_formats
 
 __all__ = [
+    "check_batch_folder",
     "check_checkpoint",
     "check_images",
     "check_preprocessing",
@@ -43,8 +47,8 @@ __all__ = [
     "check_tokenizer",
 ]
 
-# of an inference, and of an evaluation
-_TABLES = ("summary.csv", "cases.csv", "metrics.json")
+# of an evaluation
+_TABLES = ("cases.csv", "metrics.json")
 
 
 def check_checkpoint(settings: Settings) -> Iterator[Remark]:
@@ -104,36 +108,60 @@ def check_sentences(settings: Settings) -> Iterator[Remark]:
     """Whether the prompts are sentences that can be asked."""
     if settings.has("prompts"):
         prompts = check_prompts(settings.value("prompts"))
+        settings.notes["prompts"] = prompts
         yield Status.PASS, f"{len(prompts)} for each image that brings none of its own"
 
 
 def check_images(settings: Settings) -> Iterator[Remark]:
     """Whether the images open and what a datalist asks of them can be asked; an image that can't be segmented fails
     alone, all of them end the run."""  # noqa: D205, D209
-    if not settings.has("images"):
+    # without a prompt nothing is planned, and the check of the prompts has said so
+    if not settings.has("images") or "prompts" not in settings.notes:
         return
     finite = as_window(settings.value("window", "auto")).nonfinite == "error"
-    faults, needed, entries = [], 0, settings.value("images")
-    for entry in entries:
-        own = entry.get(Keys.PROMPTS)
+    faults, needed, skipped = [], 0, 0
+    jobs = list(jobs_of_entries(settings.value("images"), settings.notes["prompts"]))
+    for job in jobs:
+        if job.verdict is not None or job.source is None:
+            became, code, reason = job.verdict or (JobStatus.FAILED, "DATA", "there is no image")
+            skipped += became is JobStatus.SKIPPED
+            if became is not JobStatus.SKIPPED:
+                faults.append(f"[{code}] {reason}")
+            continue
+        source: Path | DicomSeries = job.source
         try:
-            shape = check_image(entry[Keys.IMAGE], finite).shape
-            asked = settings.value("prompts", []) if own is None else check_prompts(own)
-            needed += 2 * math.prod(shape) * max(1, len(asked))
+            # its pixels are read when it is segmented
+            shape = source.shape if isinstance(source, DicomSeries) else check_image(source, finite).shape
+            needed += 2 * math.prod(shape) * max(1, len(job.prompts))
         except Sa2VAError as error:
             faults.append(str(error))
     settings.notes["output_bytes"] = needed
-    if faults:
-        status = Status.FAIL if len(faults) == len(entries) else Status.WARN
-        yield status, f"{len(faults)} of {len(entries)} images can't be segmented: {summed(faults)}"
+    count = len(jobs) - skipped
+    left = f"; {skipped} more are skipped" if skipped else ""
+    if faults or not count:
+        status = Status.FAIL if len(faults) == count else Status.WARN
+        yield status, f"{len(faults)} of {count} images can't be segmented{left}: {summed(faults)}"
     else:
-        yield Status.PASS, f"{len(entries)} images open"
+        yield Status.PASS, f"{count} images open{left}"
+
+
+def check_batch_folder(settings: Settings) -> Iterator[Remark]:
+    """Whether formats and shard can be used, and what becomes of an earlier run's results."""
+    if settings.value("formats") is not None:
+        check_formats(settings.value("formats"))
+    if settings.value("shard") is not None:
+        Shard.parse(settings.value("shard"))
+    folder = Path(settings.value("output_dir", "."))
+    if not any(folder.glob("summary*.csv")):
+        yield Status.PASS, f"{folder} holds no tables of an earlier run"
+    elif settings.value("overwrite", False):
+        yield Status.WARN, f"{folder} holds results of an earlier run, which are replaced"
+    else:
+        yield Status.PASS, f"{folder} holds results of an earlier run; what it has done is not done again"
 
 
 def check_results_folder(settings: Settings) -> Iterator[Remark]:
-    """Whether the formats are known, and results of an earlier run are in the way."""
-    if settings.has("formats"):
-        check_formats(settings.value("formats"))
+    """Whether results of an earlier evaluation are in the way."""
     if not settings.has("output_dir"):
         return
     folder = settings.value("output_dir")

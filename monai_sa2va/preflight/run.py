@@ -56,7 +56,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "preprocessing": inference.check_preprocessing,
         "prompts": inference.check_sentences,
         "images": inference.check_images,
-        "results": inference.check_results_folder,
+        "results": inference.check_batch_folder,
         "output folder": resources.check_output_folder,
     },
     "evaluate": {

@@ -22,7 +22,7 @@ import torch
 
 from monai_sa2va.errors import ConfigError, DataError
 
-__all__ = ["AXES", "PLANES", "PlaneGeometry", "check_axis", "slice_plane"]
+__all__ = ["AXES", "PLANES", "PlaneGeometry", "check_axis", "slice_plane", "thin_axis"]
 
 PLANES: dict[str, tuple[tuple[int, int], tuple[int, int], tuple[int, int]]] = {
     "axial": ((2, 1), (1, 1), (0, 1)),
@@ -41,6 +41,7 @@ AXES: tuple[str, ...] = ("auto", *PLANES)
 
 _NORMALS = ("sagittal", "coronal", "axial")
 _THICKER = 1.5
+_THIN = 4.0
 
 
 def check_axis(axis: int | str) -> int | str:
@@ -58,7 +59,8 @@ def slice_plane(shape: Sequence[int], affine: np.ndarray, axis: int | str = "aut
     """The plane in which a volume is looked at: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
 
     ``"auto"`` finds the plane in which the volume was taken: across the one axis that has a single voxel; else across
-    the axis whose voxels are at least 1.5 times as long as along both others; else axial.
+    the axis whose voxels are at least 1.5 times as long as along both others; else across the axis along which it is a
+    slab (:func:`thin_axis`); else axial.
 
     Args:
         shape: voxels along x, y, z.
@@ -80,8 +82,21 @@ def slice_plane(shape: Sequence[int], affine: np.ndarray, axis: int | str = "aut
         elif round(float(spacing[longest] / np.delete(spacing, longest).max()), 3) >= _THICKER:
             axis = longest
         else:
-            axis = "axial"
+            thin = thin_axis(shape, affine)
+            axis = "axial" if thin is None else thin
     return _NORMALS[int(closest[axis, 0])] if isinstance(axis, int) else axis
+
+
+def thin_axis(shape: Sequence[int], affine: np.ndarray) -> int | None:
+    """The axis along which a volume reaches no further than a quarter of the way along both others, if there is one.
+
+    Args:
+        shape: voxels along x, y, z.
+        affine: (4, 4), index -> world in mm.
+    """
+    reach = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0) * np.asarray(shape[:3])
+    thin = int(reach.argmin())
+    return thin if _THIN * reach[thin] <= np.delete(reach, thin).min() else None
 
 
 def _closest_axes(affine: np.ndarray) -> np.ndarray:
@@ -169,6 +184,18 @@ class PlaneGeometry:
         for position, dim in enumerate((slices, 0, rows, columns)):
             back[dim] = position
         return planes.flip(self._flipped_dims()).permute(back).contiguous()
+
+    def view(self, masks: np.ndarray) -> np.ndarray:
+        """Masks of all planes on the source's own grid, without a copy: (N, D, H, W) -> (N, X, Y, Z)."""
+        turned = np.flip(masks, tuple(self._flipped_dims()))
+        back: np.ndarray = np.moveaxis(turned, (1, 2, 3), tuple(axis + 1 for axis in self.order))
+        return back
+
+    def planes_of(self, masks: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`view`, without a copy either: (N, X, Y, Z) -> (N, D, H, W)."""
+        forth = np.moveaxis(masks, tuple(axis + 1 for axis in self.order), (1, 2, 3))
+        turned: np.ndarray = np.flip(forth, tuple(self._flipped_dims()))
+        return turned
 
     def take(self, volume: torch.Tensor, index: int) -> torch.Tensor:
         """One plane of a volume: (C, X, Y, Z) -> (C, H, W); ``index`` is in LPS order."""

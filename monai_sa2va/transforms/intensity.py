@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import convert_to_tensor
 
 from monai_sa2va.errors import ConfigError, DataError
+from monai_sa2va.transforms.order_statistics import blocks, finite_percentiles
 from monai_sa2va.transforms.source import integer_maximum, may_have_alpha, picture_mode, source_name
 
-__all__ = ["WINDOWS", "Window", "WindowD", "WindowDict", "Windowd", "as_window"]
+__all__ = ["WINDOWS", "FittedWindow", "Window", "WindowD", "WindowDict", "Windowd", "as_window"]
 
 WINDOWS: dict[str, tuple[float, float]] = {
     "abdomen": (40.0, 400.0),
@@ -37,6 +39,7 @@ WINDOWS: dict[str, tuple[float, float]] = {
     "liver": (30.0, 150.0),
     "lung": (-600.0, 1500.0),
     "mediastinum": (50.0, 350.0),
+    "pulmonary_embolism": (100.0, 700.0),
     "soft_tissue": (50.0, 400.0),
     "spine": (50.0, 250.0),
     "stroke": (40.0, 40.0),
@@ -130,24 +133,30 @@ class Window(Transform):
         Raises:
             DataError: when values are not finite, or ``"dtype"`` meets data whose integer type is unknown.
         """
-        tensor: torch.Tensor = convert_to_tensor(image, track_meta=isinstance(image, MetaTensor))
-        values = tensor.to(torch.float32)
-        finite = torch.isfinite(values)
-        if not bool(finite.all()):
-            count = int((~finite).sum())
-            if self.nonfinite == "error" or not bool(finite.any()):
+        return self.fit(image, name)(image)
+
+    def fit(self, image: Any, name: Hashable = "image") -> FittedWindow:
+        """Find what becomes 0 and what 255 in an image, without a copy of it.
+
+        Args:
+            image: as for :meth:`__call__`.
+            name: what error messages call the image.
+
+        Raises:
+            DataError: as for :meth:`__call__`.
+        """
+        tensor: torch.Tensor = convert_to_tensor(image, track_meta=False)
+        if tensor.dtype.is_floating_point:
+            finite = sum(int(torch.isfinite(part.to(torch.float32)).sum()) for part in blocks(tensor))
+            count = tensor.numel() - finite
+            if count and (self.nonfinite == "error" or not finite):
                 raise DataError(
                     f"{source_name(image, name)} has {count} values that are NaN or infinite; repair the file, or make "
                     'them 0 by the window {"nonfinite": "lower"}'
                 )
-        lower, upper = self._ends(image, values, finite, name)
-        if lower == upper:
-            return torch.zeros_like(values)
-        # in place: a float64 copy of a volume is large enough once
-        scaled = values.to(torch.float64, copy=True).sub_(lower).mul_(255.0 / (upper - lower)).clamp_(0.0, 255.0)
-        return scaled.masked_fill_(~finite, 0.0).to(torch.float32)
+        return FittedWindow(*self._ends(image, tensor, name))
 
-    def _ends(self, image: Any, values: torch.Tensor, finite: torch.Tensor, name: Hashable) -> tuple[float, float]:
+    def _ends(self, image: Any, tensor: torch.Tensor, name: Hashable) -> tuple[float, float]:
         kind = self.kind
         if kind in ("auto", "dtype") and picture_mode(image) in ("P", "PA", "CMYK"):
             raise DataError(
@@ -165,11 +174,34 @@ class Window(Transform):
                 )
             return 0.0, float(maximum)
         if kind == "percentile":
-            grey = slice(-1) if values.ndim > 2 and len(values) in (2, 4) and may_have_alpha(image) else slice(None)
-            known = values[grey][finite[grey]].detach().cpu().numpy()
-            low, high = np.percentile(np.asarray(known), [self.lower, self.upper])
-            return float(low), float(high)
+            alpha = tensor.ndim > 2 and len(tensor) in (2, 4) and may_have_alpha(image)
+            low, high = finite_percentiles(tensor[:-1] if alpha else tensor, [self.lower, self.upper])
+            return low, high
         return self.lower, self.upper
+
+
+@dataclass(frozen=True)
+class FittedWindow:
+    """A window whose ends are known: what a :class:`Window` found for one image, for that image or any part of it.
+
+    Attributes:
+        lower: what becomes 0, in the image's own units.
+        upper: what becomes 255; where it equals ``lower``, everything becomes 0.
+    """
+
+    lower: float
+    upper: float
+
+    def __call__(self, image: Any) -> Any:
+        """Apply it: float32 of the same shape, 0 to 255; NaN and infinite values become 0."""
+        tensor: torch.Tensor = convert_to_tensor(image, track_meta=isinstance(image, MetaTensor))
+        values = tensor.to(torch.float32)
+        if self.lower == self.upper:
+            return torch.zeros_like(values)
+        # in place: a float64 copy of a volume is large enough once
+        scaled = values.to(torch.float64, copy=True).sub_(self.lower).mul_(255.0 / (self.upper - self.lower))
+        scaled = scaled.clamp_(0.0, 255.0).masked_fill_(~torch.isfinite(values), 0.0)
+        return scaled.to(torch.float32)
 
 
 def as_window(window: str | Mapping[str, Any] | Window) -> Window:
@@ -194,8 +226,9 @@ def as_window(window: str | Mapping[str, Any] | Window) -> Window:
             return Window(**window)
         except TypeError as error:
             raise ConfigError(f"window has arguments that Window doesn't take: {error}") from error
-    if window in WINDOWS:
-        return Window("hu", preset=window)
+    preset = str(window).strip().lower().replace(" ", "_").replace("-", "_")
+    if preset in WINDOWS:
+        return Window("hu", preset=preset)
     if window in ("auto", "dtype", "percentile"):
         return Window(window)
     raise ConfigError(

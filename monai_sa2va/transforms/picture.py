@@ -70,13 +70,13 @@ def channel_constants(name: str, values: Sequence[float]) -> torch.Tensor:
 
 
 def _round(image: torch.Tensor, name: Hashable) -> np.ndarray:
-    values: np.ndarray = convert_to_numpy(image).transpose(1, 2, 0)
-    if values.dtype != np.uint8:
-        low, high = float(values.min()), float(values.max())
+    if image.dtype != torch.uint8:
+        low, high = float(image.min()), float(image.max())
         # written so that NaN fails, too
         if not (low >= -0.5 and high <= 255.5):
             raise DataError(
                 f"{source_name(image, name)} has values from {low:g} to {high:g}; expected 0 to 255, as Window gives"
             )
-        values = np.rint(values).clip(0, 255).astype(np.uint8)
-    return np.ascontiguousarray(values)
+        image = image.round().clamp(0, 255).to(torch.uint8)
+    values: np.ndarray = convert_to_numpy(image)
+    return np.ascontiguousarray(values.transpose(1, 2, 0))

@@ -9,119 +9,134 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""Masks as files on the source's own grid, one a label."""
+"""Masks as files on the source's own grid: one a label, or one a series where a format holds all of them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from monai_sa2va.data.patients import header_texts
+from monai_sa2va.dicom.series import Layout
 from monai_sa2va.errors import ConfigError, OutputError
+from monai_sa2va.writers.dicom_object import need_dicom
+from monai_sa2va.writers.dicom_seg import write_dicom_seg
 from monai_sa2va.writers.files import atomic_path, make_folder, unique_names
+from monai_sa2va.writers.nifti import write_nifti
+from monai_sa2va.writers.nrrd import write_nrrd
+from monai_sa2va.writers.rtstruct import can_hold, need_contours, write_rtstruct
 
 if TYPE_CHECKING:
-    from monai_sa2va.predictor import Segmentation
+    from monai_sa2va.segmentation import Segmentation
 
-__all__ = ["FORMATS", "RESERVED_NAMES", "check_formats", "write_masks"]
+__all__ = ["DEFAULT_FORMATS", "FORMATS", "RESERVED_NAMES", "check_formats", "write_masks"]
 
-FORMATS = ("nifti", "png")
-"""Formats of mask files."""
+FORMATS = ("nifti", "png", "nrrd", "dicom-seg", "rtstruct")
+"""Formats of mask files. The DICOM ones are of DICOM series only, and need the extra ``dicom``."""
 
-RESERVED_NAMES = ("overview", "report")
+DEFAULT_FORMATS = ("nifti", "png")
+"""What is written where nothing is chosen."""
+
+RESERVED_NAMES = ("overview", "report", "seg", "rtstruct")
 """What no mask is called, as other files of its folder are."""
-
-# what places a NIfTI in space; the rest of a header may name a patient
-_PLACE = (
-    *("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     """Formats without doubles.
 
     Raises:
-        ConfigError: when there is none, or one isn't among :data:`FORMATS`.
+        ConfigError: when there is none, one isn't among :data:`FORMATS`, or what writes it isn't installed.
     """
     chosen = tuple(dict.fromkeys(formats))
     unknown = [item for item in chosen if item not in FORMATS]
     if unknown or not chosen:
         named = f"has {unknown[0]!r}" if unknown else "is empty"
         raise ConfigError(f"format {named}; allowed: {', '.join(FORMATS)}")
+    if "dicom-seg" in chosen:
+        need_dicom()
+    if "rtstruct" in chosen:
+        need_contours()
     return chosen
 
 
 def write_masks(
     segmentation: Segmentation,
     folder: str | os.PathLike[str],
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     overwrite: bool = False,
     include_patient: bool = False,
+    checkpoint: str | None = None,
 ) -> list[list[Path]]:
     """Write each object's mask.
 
-    ``nifti`` writes ``<label>.nii.gz``, uint8 0 and 1, with exactly the shape, affine and orientation of a NIfTI or
-    NRRD source; of a picture it is (width, height) with the identity. ``png`` writes ``<label>.png``, 8-bit 0 and 255,
-    of sources with two axes; of volumes there is none.
+    ``nifti`` writes ``<label>.nii.gz``, uint8 0 and 1, see :func:`~monai_sa2va.writers.nifti.write_nifti`; ``nrrd``
+    ``<label>.seg.nrrd``, which 3D Slicer opens as a segmentation. Of a series of uneven steps both write one file an
+    even run, ``<label>_part1`` and so on. ``png`` writes ``<label>.png``, 8-bit 0 and 255. ``dicom-seg`` writes
+    ``seg.dcm`` and ``rtstruct`` ``rtstruct.dcm``, with all objects. Parts of a series that is segmented in several have
+    the same names: each needs a folder of its own.
+
+    A format that can't hold the source is left out, as long as another one can: png holds no volumes, dicom-seg needs
+    a DICOM series, and rtstruct one whose frames have a place in space.
 
     Args:
         segmentation: what to write.
         folder: made where it isn't there.
         formats: any of :data:`FORMATS`.
         overwrite: whether files may be replaced.
-        include_patient: whether headers get the texts of a NIfTI source's own, which may name the patient.
+        include_patient: whether headers get the texts of a NIfTI source's own, which may name the patient. DICOM
+            objects always belong to their source's patient.
+        checkpoint: hash of the weights, which DICOM objects record.
 
     Returns:
-        The files of each object.
+        The files of each object; those that hold all objects are named for each.
 
     Raises:
-        ConfigError: when a format is unknown.
-        OutputError: when a file is there already or can't be written, or no format can hold a volume.
+        ConfigError: when a format is unknown, or what writes it isn't installed.
+        OutputError: when a file is there already or can't be written, or no format can hold the source.
     """
-    chosen = check_formats(formats)
     masks = segmentation.on_source_grid()
-    volume = masks.ndim == 4
-    if volume and "nifti" not in chosen:
-        raise OutputError(f"{segmentation.source_name} is a volume, which png can't hold; add nifti to the formats")
+    series = segmentation.series
+    volume = masks.ndim == 4 and (series is None or series.layout is not Layout.PICTURE)
+    chosen = _possible(check_formats(formats), segmentation, volume)
     place = make_folder(folder)
+    shared: list[Path] = []
+    if "dicom-seg" in chosen:
+        shared.append(write_dicom_seg(segmentation, place / "seg.dcm", checkpoint=checkpoint, overwrite=overwrite))
+    if "rtstruct" in chosen:
+        shared.append(write_rtstruct(segmentation, place / "rtstruct.dcm", overwrite=overwrite))
     written: list[list[Path]] = []
-    for name, mask in zip(unique_names(segmentation.labels, RESERVED_NAMES), masks, strict=True):
-        files = []
+    for number, name in enumerate(unique_names(segmentation.labels, RESERVED_NAMES)):
+        stem, files = place / name, []
         if "nifti" in chosen:
-            files.append(place / f"{name}.nii.gz")
+            files += write_nifti(segmentation, masks[number], stem, overwrite, include_patient)
+        if "nrrd" in chosen:
+            files += write_nrrd(segmentation, masks[number], number, stem, overwrite)
+        if "png" in chosen:
+            files.append(stem.with_name(f"{stem.name}.png"))
             with atomic_path(files[-1], overwrite) as path:
-                nib.save(_nifti(mask, segmentation, include_patient), path)
-        if "png" in chosen and not volume:
-            files.append(place / f"{name}.png")
-            with atomic_path(files[-1], overwrite) as path:
-                Image.fromarray(mask.T.astype(np.uint8) * 255).save(path)
-        written.append(files)
+                Image.fromarray(masks[number].reshape(masks.shape[1:3]).T.astype(np.uint8) * 255).save(path)
+        written.append(files + shared)
     return written
 
 
-def _nifti(mask: np.ndarray, segmentation: Segmentation, include_patient: bool) -> Any:
-    data = mask.astype(np.uint8)
-    source = segmentation.source_header
-    if isinstance(source, nib.Nifti1Header):  # Nifti2Header is one, too
-        two = isinstance(source, nib.Nifti2Header)
-        header = nib.Nifti2Header() if two else nib.Nifti1Header()
-        for field in _PLACE:
-            header[field] = source[field]
-        for field in header_texts(source) if include_patient else ():
-            header[field] = source[field]
-        header.set_data_dtype(np.uint8)
-        # affine None: the header's own fields stay as they are, to the bit
-        image = (nib.Nifti2Image if two else nib.Nifti1Image)(data, None, header)
-        return image
-    affine = segmentation.source_grid.affine
-    image = nib.Nifti1Image(data, np.eye(4) if affine is None else affine)
-    if affine is not None:
-        image.header.set_xyzt_units("mm")
-    return image
+def _possible(formats: Sequence[str], segmentation: Segmentation, volume: bool) -> list[str]:
+    """The formats that can hold a source.
+
+    Raises:
+        OutputError: when there is none.
+    """
+    series = segmentation.series
+    lacking = {
+        "png": "is a volume" if volume else "",
+        "dicom-seg": "is no DICOM series" if series is None else "",
+        "rtstruct": "is no DICOM series" if series is None else "" if can_hold(series) else "has no place in space",
+    }
+    possible = [item for item in formats if not lacking.get(item)]
+    if not possible:
+        reasons = ", ".join(f"{lacking[item]}, which {item} can't hold" for item in formats)
+        raise OutputError(f"{segmentation.source_name} {reasons}; add nifti to the formats")
+    return possible

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
+from monai_sa2va.writers.colours import PALETTE
 from monai_sa2va.writers.files import atomic_path
 
 if TYPE_CHECKING:
@@ -28,22 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["PALETTE", "draw_overview", "enlarge", "paint", "write_overview"]
 
-PALETTE = (
-    (255, 99, 71),
-    (64, 196, 255),
-    (118, 230, 90),
-    (255, 214, 64),
-    (216, 120, 255),
-    (255, 150, 200),
-    (0, 210, 170),
-    (255, 160, 60),
-)
-"""Colours of the objects, in turns."""
-
 _FILL = 0.35
 _SHORT_SIDE, _LONG_SIDE = 320, 1600
 _LINE, _FONT = 22, 14
 _MAX_LABEL = 48
+_ROW = 4
 
 
 def enlarge(picture: np.ndarray, short: int = _SHORT_SIDE, long: int = _LONG_SIDE) -> Image.Image:
@@ -54,12 +45,13 @@ def enlarge(picture: np.ndarray, short: int = _SHORT_SIDE, long: int = _LONG_SID
     return Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
 
 
-def paint(picture: Image.Image, masks: np.ndarray) -> Image.Image:
+def paint(picture: Image.Image, masks: np.ndarray, fill: float = _FILL) -> Image.Image:
     """A picture with masks, filled lightly and outlined.
 
     Args:
         picture: RGB, of any size.
-        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of :data:`PALETTE`.
+        masks: (N, H, W) bool, brought to the picture's size; the first has the first colour of `PALETTE`.
+        fill: how strong the colour is within the outline, 0 to 1.
     """
     canvas = np.asarray(picture).astype(np.float32)
     for number, mask in enumerate(masks):
@@ -67,7 +59,7 @@ def paint(picture: Image.Image, masks: np.ndarray) -> Image.Image:
         drawn = np.asarray(Image.fromarray(mask).resize(picture.size, Image.Resampling.NEAREST))
         # what lies beyond the border counts as inside, else masks at the border get a frame
         outline = drawn & ~binary_erosion(drawn, border_value=1, iterations=2)
-        canvas[drawn] = canvas[drawn] * (1 - _FILL) + colour * _FILL
+        canvas[drawn] = canvas[drawn] * (1 - fill) + colour * fill
         canvas[outline] = colour
     return Image.fromarray(canvas.round().astype(np.uint8))
 
@@ -76,7 +68,8 @@ def draw_overview(segmentation: Segmentation) -> Image.Image:
     """The picture, or the slice of a volume with the largest area of objects, beside itself with masks, and a legend.
 
     Objects are filled lightly and outlined in their colour; the legend gives each one's label and presence, and says
-    where a mask is empty.
+    where a mask is empty. Of a volume, the slices that tell most of its objects follow in rows of four, outlined, with
+    their numbers.
 
     Returns:
         RGB; pictures are enlarged to a shorter side of 320 pixels or reduced to a longer one of 1600.
@@ -96,7 +89,8 @@ def draw_overview(segmentation: Segmentation) -> Image.Image:
         if colour_of is not None:
             draw.rectangle((6, top + 3, 6 + _FONT, top + 3 + _FONT), fill=colour_of)
         draw.text((28, top + 2), text, fill="white", font=font)
-    return sheet
+    further = [view for view in segmentation.views if view[0] != index]
+    return _add_views(sheet, further, segmentation.masks) if further else sheet
 
 
 def write_overview(segmentation: Segmentation, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -109,6 +103,25 @@ def write_overview(segmentation: Segmentation, path: str | os.PathLike[str], ove
     with atomic_path(target, overwrite) as temporary:
         draw_overview(segmentation).save(temporary)
     return target
+
+
+def _add_views(sheet: Image.Image, views: Sequence[tuple[int, np.ndarray]], masks: np.ndarray) -> Image.Image:
+    """The sheet with slices below it, each of a quarter of its width."""
+    width = max(1, (sheet.width - (_ROW - 1) * 4) // _ROW)
+    tiles = []
+    for index, picture in views:
+        height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+        tile = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        tile = paint(tile, masks[:, index], fill=0.0)
+        ImageDraw.Draw(tile).text((4, 2), str(index), fill="white", font=ImageFont.load_default(_FONT))
+        tiles.append(tile)
+    height = tiles[0].height + 4
+    rows = -(-len(tiles) // _ROW)
+    larger = Image.new("RGB", (sheet.width, sheet.height + rows * height), "black")
+    larger.paste(sheet, (0, 0))
+    for number, tile in enumerate(tiles):
+        larger.paste(tile, (number % _ROW * (width + 4), sheet.height + number // _ROW * height))
+    return larger
 
 
 def _legend(segmentation: Segmentation, shown: np.ndarray) -> list[tuple[tuple[int, int, int] | None, str]]:

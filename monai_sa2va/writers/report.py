@@ -16,21 +16,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from monai_sa2va import __version__
 from monai_sa2va.data.patients import header_texts
 from monai_sa2va.writers.files import atomic_path
+from monai_sa2va.writers.measures import extent_mm, voxel_sizes
+from monai_sa2va.writers.provenance import file_hashes, report_of_series
 
 if TYPE_CHECKING:
     from monai_sa2va.predictor import Segmentation
 
-__all__ = ["describe_objects", "write_report"]
+__all__ = ["OVERVIEW", "describe_objects", "write_report"]
+
+OVERVIEW = "overview.png"
+"""The picture beside a report, see :mod:`~monai_sa2va.writers.overview`."""
 
 _MOST_DIGITS = 8
 _PACKAGES = ("torch", "monai", "transformers", "sam2")
@@ -46,17 +49,18 @@ def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]
     Returns:
         For each object ``label``, ``prompt``, ``answer``, ``presence`` (0 to 1), ``voxels`` (pixels of a picture),
         ``area_mm2`` (of a picture) and ``volume_mm3`` (of a volume), both ``None`` where they don't apply or the
-        source doesn't say its spacing, ``empty_because`` (``None`` where something was found), and ``files``.
+        source doesn't say its spacing, ``extent_mm`` likewise (sides of the box along the source's x, y and z),
+        ``empty_because`` (``None`` where something was found), and ``files``. How they are measured:
+        :mod:`~monai_sa2va.writers.measures`.
     """
-    affine, volume = segmentation.source_grid.affine, segmentation.masks.ndim == 4
-    unit: float | None = None
-    if affine is not None:
-        columns = affine[:3, :3]
-        unit = float(abs(np.linalg.det(columns)) if volume else np.linalg.norm(np.cross(columns[:, 0], columns[:, 1])))
+    grid, series, volume = segmentation.source_grid, segmentation.series, segmentation.masks.ndim == 4
+    sizes = voxel_sizes(grid, series)
     objects: list[dict[str, Any]] = []
-    for number, mask in enumerate(segmentation.masks):
+    for number, mask in enumerate(segmentation.on_source_grid()):
         voxels, presence = int(mask.sum()), float(segmentation.scores[number])
-        measure = None if unit is None else _rounded(voxels * unit)
+        slices = mask.reshape(*mask.shape[:2], -1).sum(axis=(0, 1))
+        measure = None if sizes is None else _rounded(float(slices @ sizes))
+        extent = extent_mm(mask, grid, series)
         objects.append(
             {
                 "label": segmentation.labels[number],
@@ -66,6 +70,7 @@ def describe_objects(segmentation: Segmentation, files: Sequence[Sequence[Path]]
                 "voxels": voxels,
                 "area_mm2": None if volume else measure,
                 "volume_mm3": measure if volume else None,
+                "extent_mm": None if extent is None else [_rounded(side) for side in extent],
                 "empty_because": None
                 if voxels
                 else _reason(segmentation.labels[number], presence, segmentation.presence_threshold),
@@ -82,10 +87,12 @@ def write_report(
     overwrite: bool = False,
     patient: str | None = None,
     include_patient: bool = False,
+    run: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write ``report.json``: the image's base name and grid, the answers, its objects, the versions that made it.
 
-    The same input gives the same file: no time, no machine, no folder.
+    Of a DICOM series it names UIDs and findings. The same input gives the same file: no time, no machine, no folder.
+    The files of the objects have to be there, as their hashes are told.
 
     Args:
         segmentation: of one image.
@@ -94,11 +101,16 @@ def write_report(
         overwrite: whether a file of that name may be replaced.
         patient: whom the image shows by its datalist.
         include_patient: whether that is written, and what a NIfTI source's header says in words; otherwise neither is.
+        run: what the run that writes it knows it by, as :func:`~monai_sa2va.writers.results.write_results` gives it.
 
     Raises:
         OutputError: when the file is there already or can't be written.
     """
-    affine = segmentation.source_grid.affine
+    affine, target = segmentation.source_grid.affine, Path(path)
+    names = [name for item in objects for name in item["files"]]
+    if (target.parent / OVERVIEW).is_file():
+        names.append(OVERVIEW)
+    origin = {} if segmentation.series is None else report_of_series(segmentation.series, names)
     report = {
         "image": segmentation.source_name,
         "shape": list(segmentation.source_grid.shape),
@@ -106,11 +118,14 @@ def write_report(
         "presence_threshold": segmentation.presence_threshold,
         "text": segmentation.text,
         "objects": list(objects),
+        **origin,
+        "sha256": file_hashes(target.parent, names),
         "versions": {"monai_sa2va": __version__, **{name: metadata.version(name) for name in _PACKAGES}},
     }
+    if run is not None:
+        report["run"] = dict(run)
     if include_patient:
         report["patient"], report["header"] = patient, header_texts(segmentation.source_header)
-    target = Path(path)
     with atomic_path(target, overwrite) as temporary:
         temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return target

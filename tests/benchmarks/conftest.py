@@ -24,7 +24,7 @@ import torch
 from monai_sa2va.data.phantoms import write_phantoms
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmenter
-from monai_sa2va.writers.results import ResultWriter
+from monai_sa2va.writers.results import folder_name, write_results
 
 IMAGES, SEED, SIZE = 3, 9000, 64
 
@@ -57,11 +57,10 @@ def demo(tmp_path_factory, scoring, segmenter):
     write_phantoms(folder / "unseen", IMAGES, SEED, SIZE, splits={"testing": 1.0})
     (folder / "models").mkdir()
     torch.save({"model": segmenter.network.state_dict()}, folder / "models" / "model.pt")
-    writer = ResultWriter(folder / "masks", ("png",))
     for case in scoring.read_cases(folder / "unseen" / "datalist.json", "testing"):
         image = folder / "unseen" / "images" / f"{case.name}.png"
         prompts = [scoring.PLAIN.format(name) for name in case.masks]
-        writer.write(segmenter.segment(image, prompts), writer.reserve(image))
+        write_results(segmenter.segment(image, prompts), folder / "masks" / folder_name(image), ("png",))
     with SummaryWriter(str(folder / "eval" / "tensorboard")) as events:
         events.add_scalar("train/loss", 2.0, 1, walltime=time.time() + 100)
         events.add_scalar("train/loss", 1.0, 2, walltime=time.time() + 400)

@@ -25,7 +25,7 @@ from PIL import Image
 from monai_sa2va.data.phantoms import SYNONYMS
 from monai_sa2va.errors import DataError
 from monai_sa2va.transforms.sentences import QUESTIONS, parse_phrases
-from monai_sa2va.writers.results import ResultWriter
+from monai_sa2va.writers.results import folder_name
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_masks_are_read_from_the_files_of_inference(report, scoring, demo, segme
 
 def test_masks_are_found_under_the_files_own_name(report, scoring, tmp_path):
     truth = np.ones((8, 8), bool)
-    folder = ResultWriter(tmp_path).reserve("CT 07.png")
+    folder = tmp_path / folder_name("CT 07.png")
     folder.mkdir()
     Image.fromarray(truth.astype(np.uint8) * 255).save(folder / "liver.png")
     case = scoring.Case("CT 07", np.zeros((8, 8, 3), np.uint8), {"liver": truth})

@@ -17,6 +17,7 @@ configurations in ``test_check.py``.
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import os
@@ -48,23 +49,7 @@ from monai_sa2va.preflight.one_line import explain
 
 runner = CliRunner()
 
-_TABLES = ["objects.csv", "summary.csv"]
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory, micro_config: Sa2VAConfig) -> Path:
-    folder = tmp_path_factory.mktemp("bundle")
-    (folder / "configs").mkdir()
-    (folder / "models").mkdir()
-    (folder / "configs" / "metadata.json").write_text("{}")
-    inference = {
-        "bundle_root": ".",
-        "checkpoint": "$@bundle_root + '/models/model.pt'",
-        "network_def": {"_target_": "monai_sa2va.networks.sa2va.Sa2VA", "config": micro_config.to_dict(), "seed": 1},
-    }
-    (folder / "configs" / "inference.json").write_text(json.dumps(inference))
-    torch.save({"model": Sa2VA(micro_config, seed=0).state_dict()}, folder / "models" / "model.pt")
-    return folder
+_TABLES = ["objects.csv", "run.json", "summary.csv"]
 
 
 @pytest.fixture
@@ -151,7 +136,10 @@ def test_images_that_cant_be_used(
     _refused(_segment(bundle, out, make(tmp_path)), message)
     # the tables list the failure; no image has a folder
     assert _written(out) == _TABLES
-    assert message[:40] in (out / "summary.csv").read_text()
+    with (out / "summary.csv").open(newline="") as stream:
+        row = next(csv.DictReader(stream))
+    assert row["status"] == "failed"
+    assert f"[{row['code']}] {row['reason']}".startswith(message[:40])
 
 
 def test_debug_shows_the_traceback(bundle: Path, tmp_path: Path, out: Path) -> None:

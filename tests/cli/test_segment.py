@@ -27,6 +27,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from monai_sa2va.cli.main import app
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.networks.chat import Reply
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.predictor import Segmentation, Segmenter
@@ -153,7 +154,7 @@ def test_one_bad_input_doesnt_stop_the_rest(bundle: Path, images: Path, tmp_path
     arguments = (images / "missing.png", torn, images / "eye.png", "-p", "vessels", "--bundle", bundle)
     result = _run(*arguments, "-o", tmp_path / "out", "--format", "png")
     assert result.exit_code == 1
-    assert "segmented 1 of 3 images" in result.stdout
+    assert "segmented 1 of 3 images; 2 failed" in result.stdout
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 2
     assert lines[0] == "missing.png: [DATA] there is no file 'missing.png' in its folder; check the path"
@@ -171,14 +172,20 @@ def test_nothing_usable_exits_2(bundle: Path, images: Path, tmp_path: Path) -> N
 def test_results_are_replaced_only_when_asked(bundle: Path, images: Path, tmp_path: Path) -> None:
     arguments = (images / "eye.png", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
     assert _run(*arguments).exit_code == 0
-    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    # refused before the weights are looked for
-    again = _run(*arguments, "--checkpoint", "gone.pt")
-    assert again.exit_code == 2
-    assert again.stderr.startswith("error: [OUTPUT] the folder ")
-    assert "holds results already (summary.csv); give overwrite" in again.stderr
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
-    assert _run(*arguments, "--overwrite").exit_code == 0
+    report, run = tmp_path / "out" / "eye" / "report.json", tmp_path / "out" / "run.json"
+    before = report.read_bytes()
+    assert json.loads(run.read_text())["computed"] == ["eye.png"]
+    again = _run(*arguments)
+    assert (again.exit_code, again.stdout.split(";")[0]) == (0, "segmented 1 of 1 images, 1 of them by an earlier run")
+    assert (report.read_bytes(), json.loads(run.read_text())["computed"]) == (before, [])
+    changes: tuple[tuple[object, ...], ...] = (("--overwrite",), ("-p", "optic disc"), ("--window", "dtype"))
+    for more in (*changes, ("--format", "nifti")):
+        assert _run(*arguments, *more).exit_code == 0
+        assert json.loads(run.read_text())["computed"] == ["eye.png"], more
+    # another image of that name is not taken for this one
+    Image.fromarray(np.zeros((12, 16), np.uint8)).save(images / "eye.png")
+    assert _run(*arguments).exit_code == 0
+    assert json.loads(run.read_text())["computed"] == ["eye.png"]
 
 
 def test_an_interrupted_run_leaves_its_tables(
@@ -186,7 +193,7 @@ def test_an_interrupted_run_leaves_its_tables(
 ) -> None:
     segment = Segmenter.segment
 
-    def interrupted(self: Segmenter, image: Path, *arguments: Any, **options: Any) -> Segmentation:
+    def interrupted(self: Segmenter, image: SourceImage, *arguments: Any, **options: Any) -> Segmentation:
         if image.name == "eye.png":
             raise KeyboardInterrupt
         return segment(self, image, *arguments, **options)
@@ -204,14 +211,24 @@ def test_an_interrupted_run_leaves_its_tables(
     [
         (["-p", " "], "[PROMPT] the prompt is empty"),
         (["-p", "x" * 10_000], "[PROMPT] the prompt has 10000 characters"),
-        (["-p", "vessels", "--format", "dicom-seg"], "[CONFIG] format has 'dicom-seg'; allowed: nifti, png"),
+        (
+            ["-p", "vessels", "--format", "dicom"],
+            "[CONFIG] format has 'dicom'; allowed: nifti, png, nrrd, dicom-seg, rtstruct",
+        ),
         (["-p", "vessels", "--window", "lungs"], "[CONFIG] window is 'lungs'; allowed: auto"),
         (["-p", "vessels", "--window", "{'a'"], "[CONFIG] window is \"{'a'\", which is no JSON"),
         (["-p", "vessels", "--axis", "oblique"], "Invalid value for '--axis'"),
         (["-p", "vessels", "--checkpoint", "gone.pt"], "[CHECKPOINT] there is no checkpoint 'gone.pt'"),
         (["-p", "vessels", "--bundle", "nowhere"], "[CONFIG] the bundle folder 'nowhere' has no configs"),
         (["-p", "vessels", "--device", "tpu"], "Invalid value for '--device'"),
-        ([], "Missing option '-p' / '--prompt'"),
+        ([], "[PROMPT] there is no prompt; write what to segment, or give rules"),
+        (
+            ["-p", "vessels", "--where", "Modalty=CT"],
+            "[CONFIG] where has 'Modalty', which is no keyword of DICOM; did you",
+        ),
+        (["-p", "vessels", "--where", "CT"], "[CONFIG] where has 'CT'; give KEYWORD=VALUE, such as Modality=CT"),
+        (["--rules", "gone.json"], "[CONFIG] rules gone.json is no file that is there; check the path"),
+        (["-p", "vessels", "--shard", "3/2"], "[CONFIG] shard is '3/2'; give i/n, such as 1/8 for the first of eight"),
     ],
 )
 def test_wrong_usage_exits_2_in_one_line(
@@ -234,7 +251,11 @@ def test_output_that_cant_be_written_and_empty_folder(bundle: Path, images: Path
     (tmp_path / "empty").mkdir()
     result = _run(tmp_path / "empty", "-p", "vessels", "-o", tmp_path / "out", "--bundle", bundle)
     assert result.exit_code == 2
-    assert "has no image that matches" in result.stderr
+    assert "has no image: no DICOM at any depth, and directly in it none of .png, " in result.stderr
+    result = _run(images, "-p", "vessels", "-o", images / "out", "--bundle", bundle)
+    assert result.exit_code == 2
+    assert "out' lies in the input folder " in result.stderr
+    assert not (images / "out").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -10,6 +10,7 @@
 # limitations under the License.
 from __future__ import annotations
 
+import gzip
 import traceback
 
 import nibabel
@@ -206,3 +207,31 @@ def test_a_traceback_shows_no_folder_either(tmp_path):
     with pytest.raises(DataError) as raised:
         read_grid(folder / "a.png")
     assert "DOE" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize("key", ["data file", "datafile"])
+@pytest.mark.parametrize("value", ["other.raw", "LIST\nother.raw", "other%d.raw 1 1 1"])
+def test_a_header_that_names_another_file_is_refused(tmp_path, key, value):
+    (tmp_path / "other.raw").write_bytes(bytes(64))
+    lines = ["NRRD0004", "type: uint8", "dimension: 2", "sizes: 8 8", "encoding: raw", f"{key}: {value}", "", ""]
+    (tmp_path / "a.nrrd").write_text("\n".join(lines))
+    for read in (read_grid, read_label):
+        with pytest.raises(DataError, match=r"a\.nrrd (keeps its values in another file|can't be read)"):
+            read(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_header_that_promises_more_than_its_file_can_hold_takes_no_memory(tmp_path, name):
+    header = nibabel.Nifti1Header()
+    header.set_data_shape((1000, 1000, 1000))
+    header.set_data_dtype(np.uint8)
+    header["vox_offset"] = 352
+    body = header.binaryblock + bytes(4)
+    (tmp_path / name).write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
+    with pytest.raises(DataError, match=r"says 1000000000 bytes of values, which it can't hold$"):
+        read_values(tmp_path / name)
+
+
+def test_what_is_packed_most_is_read(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((400, 400, 100), dtype=np.uint8), np.eye(4)), tmp_path / "a.nii.gz")
+    assert read_values(tmp_path / "a.nii.gz")[1].shape == (400, 400, 100)

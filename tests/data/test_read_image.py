@@ -184,7 +184,7 @@ def _text(folder: Path) -> Path:
         (_pages, r"pages\.tif has 2 pages"),
         (_text, r"notes\.txt is none of \.png"),
         (lambda folder: folder / "no.png", r"there is no file 'no\.png'"),
-        (lambda folder: folder, "there is no file"),
+        (lambda folder: folder, "the folder holds no DICOM image"),
         (lambda _: np.zeros((2, 3, 4), np.uint8), r"array of shape \(2, 3, 4\).*pass a MetaTensor"),
         (lambda _: np.zeros((0, 3), np.uint8), r"array of shape \(0, 3\)"),
         (lambda _: np.zeros((2, 3)), "array of float64; expected bool, uint8"),

@@ -149,6 +149,10 @@ def test_the_pages_with_tested_commands_are_those_below():
         "docs/how-to/train.md",
         "docs/how-to/bring-a-checkpoint.md",
         "docs/how-to/fine-tune.md",
+        "docs/how-to/dicom.md",
+        "docs/how-to/batch.md",
+        "docs/how-to/volumes.md",
+        "docs/how-to/verify.md",
     }
 
 
@@ -224,6 +228,42 @@ def test_commands_for_fine_tuning(tmp_path, workplace):
     first = next((tmp_path / "results").glob("*/nodule.png"))
     second = tmp_path / "merged" / first.relative_to(tmp_path / "results")
     assert (np.array(Image.open(first)) == np.array(Image.open(second))).all()
+
+
+@pytest.mark.slow
+def test_commands_for_dicom_series(tmp_path, workplace):
+    pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+    (tmp_path / "bundle" / "models").symlink_to(REPOSITORY / "bundle" / "models")
+    run_page("docs/how-to/dicom.md", tmp_path, workplace)
+    assert len(list((tmp_path / "results").glob("*/*/seg.dcm"))) == 1
+
+    (tmp_path / "scans" / "images").rename(tmp_path / "archive")
+    shutil.rmtree(tmp_path / "results")
+    rules = next(b.text for b in blocks("docs/how-to/batch.md") if b.language == "yaml")
+    (tmp_path / "rules.yaml").write_text(rules, encoding="utf-8")
+    run_page("docs/how-to/batch.md", tmp_path, workplace)
+    (report,) = (tmp_path / "results").glob("*/*/report.json")
+    assert json.loads(report.read_text())["series"]["modality"] == "CT"
+
+    (tmp_path / "ct").mkdir()
+    for series in list((tmp_path / "archive").iterdir()):
+        series.rename(tmp_path / "ct" / series.name)
+    (tmp_path / "ct").rename(tmp_path / "archive" / "ct")
+    shutil.make_archive(str(tmp_path / "archive" / "mr"), "zip", tmp_path / "archive" / "ct")
+    run_page("docs/how-to/verify.md", tmp_path, workplace)
+
+
+@pytest.mark.slow
+def test_commands_for_volumes(tmp_path, workplace):
+    (tmp_path / "bundle" / "models").symlink_to(REPOSITORY / "bundle" / "models")
+    (tmp_path / "scans").mkdir()
+    for name, shape in (("ct", (64, 64, 8)), ("mr", (24, 24, 24))):
+        volume = np.random.default_rng(0).integers(0, 255, shape).astype(np.int16)
+        nib.save(nib.Nifti1Image(volume, np.diag([-1.0, -1.0, 1.0, 1.0])), tmp_path / "scans" / f"{name}.nii.gz")
+    Image.fromarray(make_phantom(0, "fundus", 64).image).save(tmp_path / "photos" / "fundus.png")
+    run_page("docs/how-to/volumes.md", tmp_path, workplace)
+    found = {path.parent.name: nib.load(path).shape for path in (tmp_path / "results").glob("*/*.nii.gz")}
+    assert found == {"ct": (64, 64, 8), "mr": (24, 24, 24), "fundus": (64, 64)}
 
 
 @pytest.mark.slow

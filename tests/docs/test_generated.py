@@ -29,7 +29,7 @@ def load(repository: Path, name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["generate_cli", "generate_python"])
+@pytest.mark.parametrize("name", ["generate_cli", "generate_conformance", "generate_python"])
 def test_page_is_what_the_code_says(repository, name):
     module = load(repository, name)
     assert module.PAGE.read_text(encoding="utf-8") == module.render(), f"run: python docs/{name}.py"
@@ -39,7 +39,7 @@ def test_the_command_line_page_has_every_verb_with_its_options(repository):
     page = load(repository, "generate_cli").render()
     for verb in VERBS:
         assert f"\n## {verb}\n" in page
-    assert "- `-p`, `--prompt` (may be repeated; required): What to segment" in page
+    assert "- `-p`, `--prompt` (may be repeated): What to segment" in page
     assert "- `--prompt`, `-p` (may be repeated): What the masks show." in page
     assert "- `--look` (one of `fundus`, `ct`, `ultrasound`; may be repeated): " in page
     assert "- `--count` (default `320`): Number of images, volumes or cines." in page

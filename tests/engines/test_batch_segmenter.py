@@ -17,6 +17,7 @@ import json
 import logging
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from monai.data import DataLoader, Dataset
 from PIL import Image
 
 from monai_sa2va.data.read_image import list_images
+from monai_sa2va.data.source_image import SourceImage
 from monai_sa2va.engines.batch_segmenter import BatchSegmenter
 from monai_sa2va.errors import ConfigError, DataError, OutputError, PromptError
 from monai_sa2va.inferers.image import ImageInferer
@@ -79,9 +81,9 @@ def test_every_image_of_the_loader_is_written(
         engine.run()
     results = [result for output in outputs.seen for result in output["results"]]
     assert [(result.image, result.folder) for result in results] == [("0.png", "0"), ("1.png", ""), ("2.png", "2")]
-    assert results[0].files == ("vessels.nii.gz", "vessels.png", "overview.png", "report.json")
+    assert sorted(results[0].files) == ["overview.png", "report.json", "vessels.nii.gz", "vessels.png"]
     assert "1.png: [DATA] 1.png can't be read" in caplog.text
-    assert "segmented 2 of 3 images" in caplog.text
+    assert "segmented 2 of 3 images; 1 failed; results are in" in caplog.text
     assert "failed: 1.png" in caplog.text
     assert "1.png,,failed" in (tmp_path / "out" / "summary.csv").read_text()
     with pytest.raises(DataError, match=r"1 of 3 images failed, see summary\.csv"):
@@ -103,7 +105,7 @@ def test_entries_may_ask_for_themselves(network: Sa2VA, images: Path, tmp_path: 
     engine.run()
     written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png"))
     assert written == ["0/liver.png", "0/overview.png", "0/spleen.png", "1/overview.png", "1/vessels.png"]
-    assert "prompts is a dictionary" in engine.writer.failed[0].error
+    assert "prompts is a dictionary" in engine.tables.failed[0].error
 
 
 def test_a_chat_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path) -> None:
@@ -132,20 +134,42 @@ def test_a_context_is_handed_on(network: Sa2VA, images: Path, tmp_path: Path, mo
     monkeypatch.setattr(engine.segmenter, "segment", noted)
     engine.run()
     assert given == ["first5"]
-    assert not engine.writer.failed
-    with pytest.raises(ConfigError, match="context is 'last5'; allowed: first5, or none"):
+    assert not engine.tables.failed
+    with pytest.raises(ConfigError, match="context is 'last5'; allowed: sweep, uniform, first5, or none"):
         BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", context="last5")
 
 
-def test_a_second_run_replaces_the_first(network: Sa2VA, images: Path, tmp_path: Path) -> None:
+def test_a_second_run_goes_on_from_the_first(
+    network: Sa2VA, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = BatchSegmenter(
         "cpu", DataLoader(Dataset(list_images(images))), network, ImageInferer(), "vessels", tmp_path / "out"
     )
     engine.run()
-    engine.run()
+    first = _files(tmp_path / "out")
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("report.json")}
+    with caplog.at_level(logging.INFO):
+        engine.run()
     engine.check_complete()
+    assert "segmented 3 of 3 images, 3 of them by an earlier run" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("report.json")} == written
+    assert _files(tmp_path / "out") == first
     assert len((tmp_path / "out" / "summary.csv").read_text().strip().splitlines()) == 4
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2", "objects.csv", "summary.csv"]
+    tables = ["objects.csv", "run.json", "summary.csv"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1", "2", *tables]
+    again = BatchSegmenter(
+        "cpu", DataLoader(Dataset(list_images(images))), network, ImageInferer(), "liver", tmp_path / "out"
+    )
+    again.run()
+    assert again.tables.earlier == 0
+    # what another question found gives way as a whole
+    assert not list((tmp_path / "out").rglob("vessels*"))
+    assert len(list((tmp_path / "out").rglob("liver.nii.gz"))) == 3
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    names = [path for path in folder.rglob("*") if path.is_file() and not path.match("run*.json")]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
 def test_an_interrupted_run_leaves_its_tables(
@@ -155,8 +179,8 @@ def test_an_interrupted_run_leaves_its_tables(
     engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
     segment = engine.segmenter.segment
 
-    def interrupted(image: str, *arguments: Any, **options: Any) -> Any:
-        if image.endswith("1.png"):
+    def interrupted(image: SourceImage, *arguments: Any, **options: Any) -> Any:
+        if image.name == "1.png":
             raise KeyboardInterrupt
         return segment(image, *arguments, **options)
 
@@ -174,8 +198,8 @@ def test_a_terminated_run_leaves_its_tables(
     engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
     segment = engine.segmenter.segment
 
-    def terminated(image: str, *arguments: Any, **options: Any) -> Any:
-        if image.endswith("1.png"):
+    def terminated(image: Any, *arguments: Any, **options: Any) -> Any:
+        if image.name == "1.png":
             assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL, "the signal would kill the tests"
             signal.raise_signal(signal.SIGTERM)
         return segment(image, *arguments, **options)
@@ -188,20 +212,33 @@ def test_a_terminated_run_leaves_its_tables(
     assert [row.split(",")[0] for row in rows] == ["image", "0.png"]
     # a run that has nothing yet leaves them
     engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out")
-    monkeypatch.setattr(engine.segmenter, "segment", lambda *_, **__: terminated("1.png"))
+    monkeypatch.setattr(engine.segmenter, "segment", lambda *_, **__: terminated(SimpleNamespace(name="1.png")))
     with pytest.raises(SystemExit):
         engine.run()
     assert (tmp_path / "out" / "summary.csv").read_text().strip().splitlines() == rows
 
 
-def test_a_second_run_may_have_to_be_asked_for(network: Sa2VA, images: Path, tmp_path: Path) -> None:
-    loader = DataLoader(Dataset(list_images(images, "0.png")))
-    engine = BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / "out", overwrite=False)
-    engine.run()
-    before = (tmp_path / "out" / "summary.csv").read_bytes()
-    with pytest.raises(OutputError, match="holds results already"):
-        engine.run()
-    assert (tmp_path / "out" / "summary.csv").read_bytes() == before
+def test_shards_share_a_folder(network: Sa2VA, images: Path, tmp_path: Path) -> None:
+    def run(out: str, shard: str | None) -> None:
+        loader = DataLoader(Dataset(list_images(images)))
+        BatchSegmenter("cpu", loader, network, ImageInferer(), "vessels", tmp_path / out, shard=shard).run()
+
+    run("whole", None)
+    for shard in ("1/2", "2/2"):
+        run("parts", shard)
+    whole = {name: content for name, content in _files(tmp_path / "whole").items() if "/" in name}
+    parts = _files(tmp_path / "parts")
+    assert {name for name in parts if "/" not in name} == {
+        f"{table}.{number}-of-2.csv" for table in ("summary", "objects") for number in (1, 2)
+    }
+    assert _untimed(parts) == _untimed(whole)
+
+
+def _untimed(files: dict[str, bytes]) -> dict[str, Any]:
+    reports = {name: json.loads(content) for name, content in files.items() if name.endswith("report.json")}
+    for report in reports.values():
+        report["run"].pop("seconds")
+    return {**{name: content for name, content in files.items() if "/" in name}, **reports}
 
 
 def test_it_is_built_from_json(images: Path, tmp_path: Path) -> None:

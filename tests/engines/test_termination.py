@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from monai_sa2va.engines.termination import finishing
+from monai_sa2va.engines.termination import finishing, hold, release
 
 
 @pytest.fixture(autouse=True)
@@ -108,3 +108,36 @@ def test_other_threads_have_no_handlers() -> None:
     thread.start()
     thread.join()
     assert done == [signal.SIG_DFL, "finish"]
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_what_is_held_is_brought_to_its_end(number: int, error: type[BaseException]) -> None:
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done: list[str] = []
+
+    def run() -> None:
+        with finishing(lambda: done.append("finish")):
+            hold()
+            signal.raise_signal(number)
+            done.append("row")
+            release()
+            done.append("go on")
+
+    try:
+        with pytest.raises(error):
+            run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    assert done == ["row", "finish"]
+
+
+def test_without_a_run_nothing_is_held() -> None:
+    hold()
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    release()

@@ -53,15 +53,15 @@ def picture() -> np.ndarray:
 
 
 def _seen_ids(network: Sa2VA, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """What the network's segment is given, which still runs."""
+    """The ids that the language model is given, which still runs."""
     seen: list[torch.Tensor] = []
-    original = network.segment
+    original = network.language_embeddings
 
-    def segment(encoding: Any, ids: torch.Tensor, mask: torch.Tensor) -> Any:
+    def embeddings(tokens: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         seen.append(ids)
-        return original(encoding, ids, mask)
+        return original(tokens, ids, mask)
 
-    monkeypatch.setattr(network, "segment", segment)
+    monkeypatch.setattr(network, "language_embeddings", embeddings)
     return seen
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from monai_sa2va.inferers.image import ImageInferer, ImageResult
-from monai_sa2va.inferers.slices import ask_everywhere
+from monai_sa2va.inferers.slices import SliceAsker, ask_everywhere
 
 
 class _Notes(ImageInferer):
@@ -51,7 +51,8 @@ class _Notes(ImageInferer):
 )
 def test_the_middle_slice_is_read_for_all(mode: str, told: tuple[Any, Any]) -> None:
     inferer, steps = _Notes(), []
-    found = ask_everywhere(range(4), None, inferer, ["?"], mode, lambda *step: steps.append(step))  # type: ignore[arg-type]
+    asker = SliceAsker(range(4), None, inferer, ["?"], mode)  # type: ignore[arg-type]
+    found = ask_everywhere(asker, lambda *step: steps.append(step))
     assert inferer.told == [(2, None, None), (0, *told), (1, *told), (3, *told)]
-    assert [result.names for result in found] == [[f"{mode} {index}"] for index in range(4)]
+    assert [result.names for result in found] == [[f"{mode} 2"]] * 4
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]

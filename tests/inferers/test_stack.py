@@ -23,7 +23,8 @@ import torch
 from monai_sa2va.config import Sa2VAConfig
 from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageInferer, ImageResult
-from monai_sa2va.inferers.stack import OBJECT_NAME, StackInferer, show_object
+from monai_sa2va.inferers.showing import show_object
+from monai_sa2va.inferers.stack import OBJECT_NAME, StackInferer
 from monai_sa2va.inferers.visual_prompts import VisualPrompts, sort_by_slice
 from monai_sa2va.networks.prompts import GroundingPrompts
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -150,24 +151,15 @@ def test_one_click_less_is_an_undo(network: Sa2VA, slices: list[np.ndarray]) -> 
     assert not torch.equal(_presence(once), _presence(twice))
 
 
-def test_a_box_holds_its_last_pixel(network: Sa2VA) -> None:
-    features = network.grounding_encoder.encode(torch.zeros(1, 3, 64, 64))
-    base = GroundingPrompts.empty(1)
-    prompts: list[GroundingPrompts] = []
-
-    class Sam2:
-        def decode(self, _: Any, asked: GroundingPrompts) -> None:
-            prompts.append(asked)
-
-    class Network:
-        config = network.config
-        grounding_encoder = type("Grounding", (), {"sam2_model": Sam2()})
-
+def test_a_box_holds_its_last_pixel(network: Sa2VA, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _Recorder(network, monkeypatch)
+    maps = network.grounding_encoder.encode(torch.zeros(1, 3, 64, 64))
     visual = VisualPrompts(box=np.array([0.0, 0.0, 31.0, 15.0]))
-    show_object(Network(), features, base, visual, (16, 32))  # type: ignore[arg-type]
+    with torch.inference_mode():
+        show_object(network, maps, GroundingPrompts.empty(1), visual, (16, 32))
     # the edges of the picture are those of SAM2's image
-    assert prompts[0].points.tolist() == [[[-0.5, -0.5], [63.5, 63.5]]]
-    assert prompts[0].point_labels.tolist() == [[2, 3]]
+    assert seen.prompts[0].points.tolist() == [[[-0.5, -0.5], [63.5, 63.5]]]
+    assert seen.prompts[0].point_labels.tolist() == [[2, 3]]
 
 
 def test_a_rough_mask_is_handed_over(network: Sa2VA, slices: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:

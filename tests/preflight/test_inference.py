@@ -18,9 +18,10 @@ from monai.bundle import ConfigParser
 from PIL import Image
 
 from monai_sa2va.checkpoints.info import ModelInfo
-from monai_sa2va.errors import CheckpointError, PromptError
+from monai_sa2va.errors import CheckpointError, ConfigError, PromptError
 from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.preflight.inference import (
+    check_batch_folder,
     check_checkpoint,
     check_images,
     check_preprocessing,
@@ -140,19 +141,33 @@ def test_images_and_what_is_asked_of_them(tmp_path):
         Image.fromarray(np.zeros((6, 8), np.uint8)).save(tmp_path / f"{name}.png")
         entries.append({"image": str(tmp_path / f"{name}.png"), "prompts": ["vessels", "disc"]})
     del entries[0]["prompts"]
-    notes = {}
-    assert lines(check_images, notes, images=entries, prompts=["all"]) == ["pass 3 images open"]
+    notes = {"prompts": ["all"]}
+    assert lines(check_images, notes, images=entries) == ["pass 3 images open"]
     # two bytes a pixel, and one, two, two prompts
     assert notes["output_bytes"] == 2 * 48 * 5
     (tmp_path / "b.png").unlink()
     entries[2]["prompts"] = [""]
-    (line,) = lines(check_images, images=entries)
+    (line,) = lines(check_images, notes, images=entries)
     assert line.startswith("warn 2 of 3 images can't be segmented: [DATA] b.png can't be read: ")
     assert "[PROMPT] the prompt is empty" in line
-    assert lines(check_images, images=entries[1:])[0].startswith("fail 2 of 2")
+    assert lines(check_images, notes, images=entries[1:])[0].startswith("fail 2 of 2")
 
 
-@pytest.mark.parametrize("name", ["summary.csv", "cases.csv", "metrics.json"])
+def test_what_becomes_of_an_earlier_batch(tmp_path):
+    asked = {"formats": None, "shard": None, "output_dir": str(tmp_path)}
+    assert lines(check_batch_folder, **asked) == [f"pass {tmp_path} holds no tables of an earlier run"]
+    (tmp_path / "summary.1-of-2.csv").write_text("")
+    assert lines(check_batch_folder, **asked) == [
+        f"pass {tmp_path} holds results of an earlier run; what it has done is not done again"
+    ]
+    assert lines(check_batch_folder, **asked, overwrite=True) == [
+        f"warn {tmp_path} holds results of an earlier run, which are replaced"
+    ]
+    with pytest.raises(ConfigError, match="bmp"):
+        lines(check_batch_folder, **{**asked, "formats": ["bmp"]})
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "metrics.json"])
 def test_earlier_results(tmp_path, name):
     assert lines(check_results_folder, output_dir=str(tmp_path)) == []
     (tmp_path / name).write_text("")

@@ -134,6 +134,9 @@ _CORONAL = np.array([[-0.2, 0, 0, 0], [0, 0, 1, 0], [0, 0.2, 0, 0], [0, 0, 0, 1]
         ((64, 64, 7), np.array([[0, 0, 4.0, 0], [0.9, 0, 0, 0], [0, 0.9, 0, 0], [0, 0, 0, 1]]), "sagittal"),
         ((8, 8, 8), np.diag([1.0, 1.5, 1, 1]), "coronal"),
         ((8, 8, 8), np.diag([1.0, 1.49, 1, 1]), "axial"),
+        # a slab of even voxels
+        ((6, 40, 48), np.eye(4), "sagittal"),
+        ((11, 40, 48), np.eye(4), "axial"),
         # longer than one other, but not than both
         ((8, 8, 8), np.diag([3.0, 2.5, 1, 1]), "axial"),
     ],

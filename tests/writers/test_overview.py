@@ -75,7 +75,7 @@ def test_the_legend_tells_what_isnt_seen(segmentation: Make) -> None:
         masks[0, 1, 2:6, 2:6] = True
         masks[1, 2, 0, 0] = True
 
-    found = replace(segmentation(volume, ["a", "b", "c"], fill), slice_index=1)
+    found = replace(segmentation(volume, ["a", "b", "c"], fill), slice_index=1, views=())
     picture = draw_overview(found)
     assert picture.height == 320 + 4 * 22 + 8
     # the same with nothing in it looks different
@@ -90,3 +90,21 @@ def test_written_once(tmp_path: Path, segmentation: Make) -> None:
         assert image.mode == "RGB"
     with pytest.raises(OutputError, match="is there already"):
         write_overview(found, path)
+
+
+def test_further_slices_follow_outlined(segmentation: Make) -> None:
+    volume = MetaTensor(torch.zeros(1, 40, 40, 6), affine=torch.eye(4))
+
+    def fill(masks: np.ndarray) -> None:
+        masks[0, 2:, 10:30, 10:30] = True
+
+    views = [(z, np.full((40, 40, 3), 90, np.uint8)) for z in (1, 2, 3, 4, 5)]
+    found = replace(segmentation(volume, ["a"], fill), slice_index=2, views=views)
+    sheet = np.asarray(draw_overview(found))
+    # the slice that is shown large is not shown again: four of 158 x 158 in one row
+    top = 320 + 2 * 22 + 8
+    assert sheet.shape == (top + 158 + 4, 2 * 320 + 4, 3)
+    empty, full = sheet[top : top + 158, :158], sheet[top : top + 158, 162 : 162 + 158]
+    assert (empty[20:] == 90).all()
+    assert full[79, 79].tolist() == [90, 90, 90]
+    assert full[40, 79].tolist() == list(PALETTE[0])

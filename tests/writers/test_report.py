@@ -46,6 +46,7 @@ def test_volume_in_cubic_millimetres(segmentation: Make) -> None:
         "voxels": 6,
         "area_mm2": None,
         "volume_mm3": 18.0,
+        "extent_mm": [1.5, 4.0, 3.0],
         "empty_because": None,
         "files": ["liver.nii.gz"],
     }
