@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import httpx
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
+
+import httpx
+
 from monai_sa2va.label.incoming import Incoming, RefusedError
 from monai_sa2va.label.origins import Origins
 from monai_sa2va.label.rules import check

@@ -20,10 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label is not installed: pip install 'monai-sa2va[label]'")
+
+import httpx
+
 from monai_sa2va.label.incoming import RefusedError, parse_object
 from monai_sa2va.label.middleware import Guard, explain
 
