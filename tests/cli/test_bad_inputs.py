@@ -348,8 +348,10 @@ def test_output_below_a_file_and_where_nobody_may_write(bundle: Path, tmp_path: 
 
 
 @pytest.fixture
-def full_disk() -> Iterator[Callable[[int], None]]:
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Lets files grow to so many bytes only: the system then refuses as for a full disk, also for root."""
+    # pytest captures standard error in a file, which is refused, too, when a library warns
+    monkeypatch.setattr("logging.raiseExceptions", False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(size: int) -> None:
