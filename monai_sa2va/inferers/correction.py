@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import compress
 from typing import Any
@@ -24,11 +23,11 @@ from monai.inferers import Inferer
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from monai_sa2va.errors import ConfigError, PromptError
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.inferers.presence import Presence
-from monai_sa2va.inferers.showing import check_shown, show_object, tell_sentence
+from monai_sa2va.inferers.showing import check_one, check_shown, show_object, tell_sentence
 from monai_sa2va.inferers.slice_results import SliceResults
-from monai_sa2va.inferers.steps import carry_objects, evaluating, picture_maps, remember_objects
+from monai_sa2va.inferers.steps import carry_objects, inferring, picture_maps, remember_objects
 from monai_sa2va.inferers.tracking import full_size_masks
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
 from monai_sa2va.networks.memory import Memory, MemoryBank
@@ -109,19 +108,11 @@ class CorrectionInferer(Inferer):
                 begin with one beside an object of which nothing else tells.
         """
         check_shown(prompt, shown, None, len(inputs))
-        names = start[0].names
-        if len(names) != 1:
-            raise PromptError(
-                f"the prompt names {len(names)} objects ({', '.join(names)}), and what is shown by clicks, box or "
-                "mask is one; ask for one at a time"
-            )
-        with evaluating(network), torch.inference_mode(), self._autocast(network.device):
+        check_one(start[0].names)
+        with inferring(network, self.amp):
             for number in sorted(shown):
                 self._correct(inputs, network, prompt, shown, number, start)
         return start
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
     def _correct(
         self,

@@ -15,13 +15,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from monai.inferers import Inferer
-from monai.networks.utils import eval_mode
 
 from monai_sa2va.enums import Sa2VAKeys as Keys
 from monai_sa2va.errors import DataError, PromptError
@@ -29,6 +27,7 @@ from monai_sa2va.inferers.forward import ForwardDrawer
 from monai_sa2va.inferers.image import ImageResult, check_mode
 from monai_sa2va.inferers.presence import Presence
 from monai_sa2va.inferers.slice_results import SliceResults
+from monai_sa2va.inferers.steps import inferring
 from monai_sa2va.networks.chat import check_max_new_tokens, generate_reply, name_objects, speak
 from monai_sa2va.networks.naming import answer_ids, find_objects
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -122,7 +121,7 @@ class FirstFramesInferer(Inferer):
         chat, prompt = check_mode(mode) == "chat", check_prompt(prompt)
         if not len(inputs):
             raise DataError("there is no frame; give at least one")
-        with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
+        with inferring(network, self.amp):
             tokens, tiles = self._see(network, inputs, clip=True)
             if chat:
                 reply = generate_reply(network, tokens, prompt, self.max_new_tokens, tiles)
@@ -169,7 +168,7 @@ class FirstFramesInferer(Inferer):
         if clip and not len(inputs):
             raise DataError("the video has no frame; give at least one")
         processor = network.processor
-        with eval_mode(network), torch.inference_mode(), self._autocast(network.device):
+        with inferring(network, self.amp):
             tokens: Any = None
             tiles: list[int] = []
             regions: list[int] = []
@@ -235,9 +234,6 @@ class FirstFramesInferer(Inferer):
             )
             results.keep(number, result)
         return results
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
 
 def _as_answered(network: Sa2VA, answer: str) -> list[int]:

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -31,7 +30,7 @@ from monai_sa2va.inferers.sliding_window import SeenLogits, SlidingWindows
 from monai_sa2va.inferers.steps import (
     answer_tokens,
     draw_objects,
-    evaluating,
+    inferring,
     name_objects,
     picture_maps,
     picture_tokens,
@@ -154,7 +153,7 @@ class ImageInferer(Inferer):
             if given is not None and len(given) != len(asked):
                 raise PromptError(f"{key} has {len(given)} entries for {len(asked)} prompts; give one a prompt")
         picture = to_picture(inputs)
-        with evaluating(network), torch.inference_mode(), self.autocast(network.device):
+        with inferring(network, self.amp):
             tokens, n_tiles = picture_tokens(network, picture)
             if mode == "chat":
                 if replies is None:
@@ -188,10 +187,6 @@ class ImageInferer(Inferer):
             presence_threshold=threshold,
             language=language,
         )
-
-    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """What the network runs under."""
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
     def _draw(
         self, network: Sa2VA, picture: Image.Image, seen: tuple[Any, int], known: _Told

@@ -35,7 +35,7 @@ from monai_sa2va.networks.sa2va import Sa2VA
 from monai_sa2va.networks.sam2 import DecodedMasks
 from monai_sa2va.transforms.sentences import check_prompt
 
-__all__ = ["check_shown", "show_object", "tell_sentence"]
+__all__ = ["check_one", "check_shown", "show_object", "tell_sentence"]
 
 # logit of a rough mask's inside, as SAM2 hands a mask to itself
 _MASK_LOGIT = 10.0
@@ -88,6 +88,22 @@ def check_shown(prompt: str | None, shown: Mapping[int, VisualPrompts], first: i
         begun = prompt is not None or visual.box is not None or visual.mask is not None
         if not begun and visual.points[0, 2] != 1:
             raise PromptError(f"slice {number} begins with a click beside the object; give one on it first")
+
+
+def check_one(names: Sequence[str]) -> None:
+    """Refuse several objects where one is shown.
+
+    Args:
+        names: what a sentence asks for.
+
+    Raises:
+        PromptError: naming them.
+    """
+    if len(names) != 1:
+        raise PromptError(
+            f"the prompt names {len(names)} objects ({', '.join(names)}), and what is shown by clicks, box or "
+            "mask is one; ask for one at a time"
+        )
 
 
 def show_object(

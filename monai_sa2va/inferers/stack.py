@@ -14,19 +14,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from monai.inferers import Inferer
 from PIL import Image
 
-from monai_sa2va.errors import PromptError
 from monai_sa2va.inferers.image import ImageResult
 from monai_sa2va.inferers.presence import Presence
-from monai_sa2va.inferers.showing import check_shown, show_object, tell_sentence
+from monai_sa2va.inferers.showing import check_one, check_shown, show_object, tell_sentence
 from monai_sa2va.inferers.slice_results import SliceResults
-from monai_sa2va.inferers.steps import draw_objects, evaluating, picture_maps
+from monai_sa2va.inferers.steps import draw_objects, inferring, picture_maps
 from monai_sa2va.inferers.tracking import ObjectTracker, full_size_masks
 from monai_sa2va.inferers.visual_prompts import VisualPrompts
 from monai_sa2va.networks.memory import MemoryBank
@@ -105,7 +102,7 @@ class StackInferer(Inferer):
         shown = dict(shown or {})
         check_shown(prompt, shown, first, len(inputs))
         starts = sorted(shown) or [len(inputs) // 2 if first is None else first]
-        with evaluating(network), torch.inference_mode(), self._autocast(network.device):
+        with inferring(network, self.amp):
             bank = MemoryBank(self.max_conditioned, self.recent)
             run = _Run(network, inputs, bank, self.presence, progress)
             for number in starts:
@@ -116,9 +113,6 @@ class StackInferer(Inferer):
             for number in range(starts[0] - 1, -1, -1):
                 run.carry(number, reverse=True)
         return run.results
-
-    def _autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        return torch.autocast(device.type, dtype=torch.bfloat16) if self.amp else nullcontext()
 
 
 class _Run:
@@ -142,11 +136,8 @@ class _Run:
         """Draw the objects in a slice where they are shown, and remember it."""
         picture = to_picture(self.slices[number])
         base = self._language(picture, prompt)
-        if visual is not None and len(base) > 1:
-            raise PromptError(
-                f"the prompt names {len(base)} objects ({', '.join(self.names)}), and what is shown by clicks, box or "
-                "mask is one; ask for one at a time"
-            )
+        if visual is not None:
+            check_one(self.names)
         maps = picture_maps(self.network, picture)
         size = (picture.height, picture.width)
         if visual is None:

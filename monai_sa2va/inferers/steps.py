@@ -38,6 +38,7 @@ __all__ = [
     "draw_clicked",
     "draw_objects",
     "evaluating",
+    "inferring",
     "keeping_steps",
     "name_objects",
     "picture_maps",
@@ -102,6 +103,19 @@ def evaluating(network: Sa2VA) -> AbstractContextManager[Any]:
         # children() takes five times as long
         waiting += [child for child in module._modules.values() if child is not None]
     return nullcontext()
+
+
+@contextmanager
+def inferring(network: Sa2VA, amp: bool) -> Iterator[None]:
+    """What an inferer runs a network under: evaluation mode and no gradients; the network is left as it was.
+
+    Args:
+        network: the Sa2VA.
+        amp: autocast to bfloat16 on its device; ``False`` leaves an outer autocast as it is.
+    """
+    cast = torch.autocast(network.device.type, dtype=torch.bfloat16) if amp else nullcontext()
+    with evaluating(network), torch.inference_mode(), cast:
+        yield
 
 
 @_step

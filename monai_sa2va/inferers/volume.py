@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from monai.inferers import Inferer
 
 from monai_sa2va.errors import ConfigError
@@ -25,7 +24,7 @@ from monai_sa2va.inferers.image import ImageInferer, ImageResult, check_mode, ch
 from monai_sa2va.inferers.propagation import Propagation
 from monai_sa2va.inferers.slice_results import SliceResults
 from monai_sa2va.inferers.slices import SliceAsker, ask_everywhere
-from monai_sa2va.inferers.steps import evaluating
+from monai_sa2va.inferers.steps import inferring
 from monai_sa2va.inferers.sweep import Run, Sweep
 from monai_sa2va.networks.memory import MemoryBank
 from monai_sa2va.networks.sa2va import Sa2VA
@@ -138,7 +137,7 @@ class VolumeInferer(Inferer):
             return ask_everywhere(ask, progress)
         check_windows(inferer, chosen)
         results = SliceResults(len(inputs), progress)
-        with evaluating(network), torch.inference_mode(), inferer.autocast(network.device):
+        with inferring(network, inferer.amp):
             sweep = Sweep(ask, results, inferer.presence.decision_of(network))
             propagation = Propagation(
                 network, inputs, inferer.presence, results, self.max_conditioned, self.recent, self.patience

@@ -23,7 +23,7 @@ from typing import Any
 
 from monai_sa2va import __version__
 from monai_sa2va.checkpoints.fingerprint import fingerprint
-from monai_sa2va.errors import ConfigError, Sa2VAError
+from monai_sa2va.errors import ConfigError
 from monai_sa2va.label.adapter_store import AdapterStore
 from monai_sa2va.label.cache import FeatureCache
 from monai_sa2va.pictures import PictureReader
@@ -111,13 +111,9 @@ class ServedModel:
         active = None if self._learnt is None else self._learnt.active()
         wanted = "" if active is None else str(active)
         if self._segmenter is None or wanted != self._loaded:
-            try:
-                if wanted and self._adapter:
-                    _LOG.warning("what was learnt answers in place of adapter; roll it back, or give another state")
-                segmenter = Segmenter.from_bundle(self._bundle, adapter=wanted or self._adapter, **self._given)
-            except RuntimeError as error:
-                # the bundle's configuration wraps what is wrong with a file
-                raise (error.__cause__ if isinstance(error.__cause__, Sa2VAError) else error) from None
+            if wanted and self._adapter:
+                _LOG.warning("what was learnt answers in place of adapter; roll it back, or give another state")
+            segmenter = Segmenter.from_bundle(self._bundle, adapter=wanted or self._adapter, **self._given)
             # only what was loaded whole takes the place of what answers
             self._segmenter, self._loaded = segmenter, wanted
             self._hash = fingerprint(segmenter.network.state_dict())["float32"]

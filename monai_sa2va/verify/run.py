@@ -56,14 +56,15 @@ def verify_results(output: Path, sources: Sequence[Path] = (), tolerance_mm: flo
         DataError: when there are no results, a source folder is missing, or there are SEGs alone and no sources.
         ConfigError: when pydicom isn't installed and sources are given, or a result is DICOM.
     """
-    segs = [] if _reports(output) else find_segs(output)
+    folders = _reports(output)
+    segs = [] if folders else find_segs(output)
     if segs:
         if not sources:
             raise DataError(f"the folder {output.name!r} has a SEG and no report.json; give its series with --source")
         found, tolerance = _scan(sources), TOLERANCE_MM if tolerance_mm is None else tolerance_mm
         yield from (verify_seg(path, found, tolerance) for path in segs)
         return
-    folders = find_results(output)
+    folders = folders or find_results(output)
     source_of = _finder(sources) if sources else None
     for folder in folders:
         name = folder.relative_to(output).as_posix()
